@@ -1,0 +1,3 @@
+//! kubectl-saatkond: admit namespaces, show status and explain what blocks.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The one binary: saatkond operator, gateway and crds. Arguments, wiring and signals; no logic.
+
+fn main() {}
