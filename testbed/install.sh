@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# Installs what the testbed runs. Safe to call at any time, by several callers at once.
+#
+#   testbed/install.sh api       the API-server tier: one binary that is etcd, kube-apiserver, kubectl, ...
+#   testbed/install.sh regions   everything: containerd, runc, CoreDNS, images, Debian packages (needs root)
+#   testbed/install.sh list      what is installed, and where
+#
+# Everything but Debian packages goes to ${SAATKOND_CACHE:-${XDG_CACHE_HOME:-~/.cache}/saatkond}/tools, one
+# folder per tool named by a hash of all that went into it, so a fresh clone on the same machine finds it
+# there. target/tools/bin holds links into that folder; target/tools/images likewise.
+set -euo pipefail
+
+readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 COREDNS=v1.15.0 HELM=v4.3.1 KWOK=v0.8.0 TIMESTAMP=v2.1.2
+readonly KUBERNETES=v1.36.3   # must agree with go/go.mod; checked below
+readonly POSTGRES_SUITE=trixie POSTGRES_PACKAGE=postgresql-17
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/.." && pwd)
+cache=${SAATKOND_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/saatkond}/tools
+links=$root/target/tools
+began=$SECONDS
+
+say() { printf 'testbed: [%3ds] %s\n' $((SECONDS - began)) "$*"; }
+die() { printf 'testbed: %s\n' "$*" >&2; exit 1; }
+hash_of() { sha256sum | cut -c1-16; }
+
+# link FOLDER NAME TARGET: replaces target/tools/FOLDER/NAME in one step, so a reader never misses it.
+link() {
+  mkdir -p "$links/$1"
+  [ "$(readlink "$links/$1/$2" 2>/dev/null)" != "$3" ] || return 0
+  ln -s "$3" "$links/$1/.$2.$$"
+  mv -fT "$links/$1/.$2.$$" "$links/$1/$2"
+}
+
+# tool NAME KEY BUILDER: runs BUILDER with an empty folder unless NAME was already built from KEY; the
+# folder appears under its final name only when it is whole. The answer is in $built.
+tool() {
+  local name=$1 key builder=$3 started=$SECONDS work
+  key=$(printf '%s' "$2" | hash_of)
+  built=$cache/$name-$key
+  if [ ! -d "$built" ]; then
+    mkdir -p "$cache"
+    exec 9>"$cache/$name.lock"
+    if ! flock -n 9; then
+      say "$name: another install is building it, waiting"
+      flock 9
+    fi
+    if [ ! -d "$built" ]; then
+      say "$name: building"
+      work=$cache/.$name.$$
+      rm -rf "$work"
+      mkdir "$work"
+      if ! "$builder" "$work" >"$cache/$name.log" 2>&1; then
+        rm -rf "$work"
+        tail -n 40 "$cache/$name.log" >&2
+        die "$name: did not build; the whole log is $cache/$name.log"
+      fi
+      mv -T "$work" "$built"
+      say "$name: built in $((SECONDS - started)) s"
+    fi
+    exec 9>&-
+  fi
+  # Builds of other inputs that nobody asked for in three weeks make room.
+  touch "$built"
+  find "$cache" -maxdepth 1 -type d -name "$name-????????????????" -mtime +21 -exec rm -rf {} +
+}
+
+need_go() {
+  command -v go >/dev/null || die "go is missing: the Kubernetes components are built from source (Go >= 1.26)"
+  go_version=$(go env GOVERSION)
+}
+
+# --- level api -------------------------------------------------------------------------------------
+
+readonly COMPONENTS="etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl region-controller region-wire"
+
+build_kube() {
+  local v=k8s.io/component-base/version minor=${KUBERNETES#v1.}
+  (cd "$here/go" && CGO_ENABLED=0 nice -n 5 go build -trimpath -o "$1/kube" -ldflags "-s -w \
+    -X $v.gitVersion=$KUBERNETES -X $v.gitMajor=1 -X $v.gitMinor=${minor%%.*} \
+    -X $v.gitTreeState=clean -X $v.gitCommit=0000000000000000000000000000000000000000 -X $v.buildDate=1970-01-01T00:00:00Z" .)
+}
+
+install_api() {
+  need_go
+  grep -q "k8s.io/kubernetes $KUBERNETES" "$here/go/go.mod" || die "go/go.mod does not name Kubernetes $KUBERNETES"
+  local inputs component
+  inputs=$(cd "$here/go" && cat go.mod go.sum ./*.go; declare -f build_kube; echo "$go_version $KUBERNETES")
+  tool kube "$inputs" build_kube
+  for component in $COMPONENTS; do link bin "$component" "$built/kube"; done
+}
+
+# --- level regions ---------------------------------------------------------------------------------
+
+# package:a file it brings, so that a machine that has the file from elsewhere is left alone.
+readonly PACKAGES="containernetworking-plugins:/usr/lib/cni/ptp nftables:nft iproute2:ip conntrack:conntrack
+  mmdebstrap:mmdebstrap nginx-light:nginx wrk:wrk openssl:openssl util-linux:nsenter curl:curl
+  libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config gcc:gcc libc6-dev:/usr/include/stdio.h"
+
+install_packages() {
+  local entry file missing=() started=$SECONDS policy=/usr/sbin/policy-rc.d made_policy=
+  for entry in $PACKAGES; do
+    file=${entry#*:}
+    if [[ $file == /* ]]; then [ -e "$file" ] && continue; else command -v "$file" >/dev/null && continue; fi
+    missing+=("${entry%%:*}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "missing and no apt-get to install them with: ${missing[*]}"
+  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]}. Run as root, or: apt-get install ${missing[*]}"
+  mkdir -p "$cache"
+  exec 9>"$cache/apt.lock"
+  flock 9
+  say "Debian packages: ${missing[*]}"
+  # nginx is wanted as a program, not as a service: keep its package from starting one.
+  if [ ! -e $policy ]; then
+    made_policy=1
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
+    >"$cache/apt.log" 2>&1 || { tail -n 30 "$cache/apt.log" >&2; die "apt-get failed; the whole log is $cache/apt.log"; }
+  if [ -n "$made_policy" ]; then rm -f $policy; trap - EXIT; fi
+  case " ${missing[*]} " in *" nginx-light "*)
+    if [ -d /run/systemd/system ]; then systemctl disable --now nginx >/dev/null 2>&1 || true; fi ;;
+  esac
+  exec 9>&-
+  say "Debian packages: installed in $((SECONDS - started)) s"
+}
+
+# go_install MODULE@VERSION [static]: builders differ in nothing else.
+go_install() {
+  local out=$1 what=$2
+  # A module of its own would pick up this repository's go.mod; installing by version must not.
+  (cd / && GOBIN=$out CGO_ENABLED=${3:-0} GOFLAGS="-buildvcs=false" nice -n 5 go install -trimpath -ldflags "-s -w ${4:-}" ${5:+-tags "$5"} "$what")
+}
+build_containerd() {
+  go_install "$1" github.com/containerd/containerd/v2/cmd/containerd@$CONTAINERD 0 "" no_btrfs,no_zfs,no_devmapper
+  go_install "$1" github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$CONTAINERD
+  go_install "$1" github.com/containerd/containerd/v2/cmd/ctr@$CONTAINERD
+}
+build_runc() { go_install "$1" github.com/opencontainers/runc@$RUNC 1 "" seccomp; }
+build_coredns() { go_install "$1" github.com/coredns/coredns@$COREDNS; }
+build_helm() { go_install "$1" helm.sh/helm/v4/cmd/helm@$HELM; }
+build_kwok() { go_install "$1" sigs.k8s.io/kwok/cmd/kwok@$KWOK; }
+build_timestamp() { go_install "$1" github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server@$TIMESTAMP; }
+
+# docker_archive LAYER.tar NAME:TAG CONFIG_JSON OUT.tar: one layer, no time stamps, the same bytes each time.
+docker_archive() {
+  local layer=$1 name=$2 config=$3 out=$4 dir diff id
+  dir=$(mktemp -d)
+  diff=$(sha256sum "$layer" | cut -d' ' -f1)
+  printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"1970-01-01T00:00:00Z"}]}' \
+    "$(go env GOARCH)" "$config" "$diff" >"$dir/config.json"
+  id=$(sha256sum "$dir/config.json" | cut -d' ' -f1)
+  mv "$dir/config.json" "$dir/$id.json"
+  mv "$layer" "$dir/$diff.tar"
+  printf '[{"Config":"%s.json","RepoTags":["%s"],"Layers":["%s.tar"]}]' "$id" "$name" "$diff" >"$dir/manifest.json"
+  reproducible_tar "$dir" "$out" manifest.json "$id.json" "$diff.tar"
+  rm -rf "$dir"
+}
+reproducible_tar() {
+  local dir=$1 out=$2
+  shift 2
+  tar --format=ustar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$dir" -cf "$out" "$@"
+}
+
+build_image_pause() {
+  mkdir "$1/root"
+  gcc -Os -static -s -o "$1/root/pause" "$here/pause.c"
+  reproducible_tar "$1/root" "$1/layer.tar" .
+  docker_archive "$1/layer.tar" saatkond.io/testbed/pause:1 '{"Entrypoint":["/pause"],"User":"65535:65535"}' "$1/pause.tar"
+  rm -rf "$1/root"
+}
+build_image_coredns() {
+  mkdir "$1/root"
+  cp "$links/bin/coredns" "$1/root/coredns"
+  reproducible_tar "$1/root" "$1/layer.tar" .
+  docker_archive "$1/layer.tar" saatkond.io/testbed/coredns:1 '{"Entrypoint":["/coredns"]}' "$1/coredns.tar"
+  rm -rf "$1/root"
+}
+build_image_postgres() {
+  # The mirror and keyring of this machine's apt, so that nothing else needs to be reachable.
+  local mirror
+  mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI)' 'Identifier: Packages' 'Label: Debian' | awk '{print $NF; exit}')
+  mmdebstrap --variant=essential --include=$POSTGRES_PACKAGE,ca-certificates \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --customize-hook='rm -rf "$1"/var/lib/postgresql/*/main "$1"/var/cache/apt "$1"/etc/machine-id' \
+    $POSTGRES_SUITE "$1/layer.tar" "${mirror:-http://deb.debian.org/debian}"
+  docker_archive "$1/layer.tar" saatkond.io/testbed/postgres:17 \
+    '{"Env":["PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["postgres"]}' "$1/postgres.tar"
+}
+
+install_regions() {
+  [ "$(uname -s)" = Linux ] || die "regions need Linux; on other systems name existing clusters with SAATKOND_REGION_KUBECONFIGS=home=/path,lux=/path"
+  install_packages
+  local name
+  tool runc "$RUNC $go_version $(declare -f build_runc go_install)" build_runc
+  link bin runc "$built/runc"
+  tool containerd "$CONTAINERD $go_version $(declare -f build_containerd go_install)" build_containerd
+  for name in containerd containerd-shim-runc-v2 ctr; do link bin $name "$built/$name"; done
+  tool pause "$(cat "$here/pause.c"; declare -f build_image_pause docker_archive reproducible_tar)" build_image_pause
+  link images pause.tar "$built/pause.tar"
+  tool coredns "$COREDNS $go_version $(declare -f build_coredns go_install)" build_coredns
+  link bin coredns "$built/coredns"
+  tool coredns-image "$built $(declare -f build_image_coredns docker_archive reproducible_tar)" build_image_coredns
+  link images coredns.tar "$built/coredns.tar"
+  tool helm "$HELM $go_version $(declare -f build_helm go_install)" build_helm
+  link bin helm "$built/helm"
+  tool postgres "$POSTGRES_SUITE $POSTGRES_PACKAGE $(declare -f build_image_postgres docker_archive reproducible_tar)" build_image_postgres
+  link images postgres.tar "$built/postgres.tar"
+  tool kwok "$KWOK $go_version $(declare -f build_kwok go_install)" build_kwok
+  link bin kwok "$built/kwok"
+  tool timestamp-server "$TIMESTAMP $go_version $(declare -f build_timestamp go_install)" build_timestamp
+  link bin timestamp-server "$built/timestamp-server"
+}
+
+case ${1:-} in
+  api) install_api; say "api tools are ready in $links/bin" ;;
+  regions) install_api; install_regions; say "all tools are ready in $links/bin" ;;
+  list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;
+  *) die "usage: $0 api | regions | list" ;;
+esac
