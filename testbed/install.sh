@@ -12,7 +12,7 @@ set -euo pipefail
 
 readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 COREDNS=v1.15.0 HELM=v4.3.1 KWOK=v0.8.0 TIMESTAMP=v2.1.2
 readonly KUBERNETES=v1.36.3   # must agree with go/go.mod; checked below
-readonly POSTGRES_SUITE=trixie POSTGRES_PACKAGE=postgresql-17
+readonly POSTGRES_SUITE=trixie POSTGRES_PACKAGE=postgresql-17,curl # curl: pods of this image play information systems that call
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/.." && pwd)
@@ -95,7 +95,7 @@ install_api() {
 # package:a file it brings, so that a machine that has the file from elsewhere is left alone.
 readonly PACKAGES="containernetworking-plugins:/usr/lib/cni/ptp nftables:nft iproute2:ip conntrack:conntrack
   mmdebstrap:mmdebstrap nginx-light:nginx wrk:wrk openssl:openssl util-linux:nsenter curl:curl
-  libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config gcc:gcc libc6-dev:/usr/include/stdio.h"
+  libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config busybox-static:busybox gcc:gcc libc6-dev:/usr/include/stdio.h"
 
 install_packages() {
   local entry file missing=() started=$SECONDS policy=/usr/sbin/policy-rc.d made_policy=
