@@ -210,7 +210,9 @@ mod tests {
             assert_eq!(ConfigurationPublicKey::from_str(text), Err(ConfigurationKeyError::PublicKeyForm), "{text}");
         }
         let key = ConfigurationKey::generate().unwrap().to_pkcs8_pem();
-        for text in [key.repeat(2), key.replace("PRIVATE KEY", "EC PRIVATE KEY"), key.replacen('M', "N", 1), String::new()] {
+        for text in
+            [key.repeat(2), key.replace("PRIVATE KEY", "EC PRIVATE KEY"), key.replacen('M', "N", 1), String::new()]
+        {
             assert!(ConfigurationKey::from_pkcs8_pem(&text).is_err());
         }
     }

@@ -126,7 +126,9 @@ mod tests {
     fn a_block_survives_any_line_ending() {
         let content: Vec<u8> = (0..200).collect();
         let text = encode(CERTIFICATE, &content);
-        for text in [text.to_string(), text.replace('\n', "\r\n"), text.replace('\n', "\r"), format!("a note\n\n{}", *text)] {
+        for text in
+            [text.to_string(), text.replace('\n', "\r\n"), text.replace('\n', "\r"), format!("a note\n\n{}", *text)]
+        {
             assert_eq!(*single(&text, CERTIFICATE).unwrap(), content);
         }
     }

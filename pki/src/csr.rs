@@ -1,0 +1,57 @@
+//! Certification requests (PKCS#10, RFC 2986) of members whose keys are made elsewhere.
+//!
+//! A request proves possession of a key and asks for nothing: names, uses and life are the issuer's policy alone, so whatever
+//! else a request says is not read.
+
+use rcgen::CertificateParams;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use crate::key::{KeyError, KeyPair, SubjectPublicKey};
+
+/// No request of the project comes near this size.
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
+
+/// Why a request was not made or taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CsrError {
+    /// Longer than [`MAX_REQUEST_BYTES`].
+    #[error("the certification request is longer than {MAX_REQUEST_BYTES} bytes")]
+    TooLong,
+    /// No DER certification request, or something follows it.
+    #[error("the certification request is not well-formed DER")]
+    Malformed,
+    /// The key is of no supported algorithm.
+    #[error("the key of the certification request is not supported")]
+    Key(#[source] KeyError),
+    /// The request was not signed by its key: no proof of possession.
+    #[error("the certification request is not signed by its own key")]
+    Possession,
+    /// Building the request failed.
+    #[error("the certification request could not be built")]
+    Build,
+}
+
+/// Makes a request for a key, DER. It carries an empty subject and no extensions.
+pub fn create(key: &KeyPair) -> Result<Vec<u8>, CsrError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let request = params.serialize_request(key).map_err(|_| CsrError::Build)?;
+    Ok(request.der().to_vec())
+}
+
+/// Takes the public key of a request after checking that its owner signed it.
+pub fn accept(der: &[u8]) -> Result<SubjectPublicKey, CsrError> {
+    if der.len() > MAX_REQUEST_BYTES {
+        return Err(CsrError::TooLong);
+    }
+    let (rest, request) = X509CertificationRequest::from_der(der).map_err(|_| CsrError::Malformed)?;
+    if !rest.is_empty() {
+        return Err(CsrError::Malformed);
+    }
+    let info = &request.certification_request_info;
+    let key = SubjectPublicKey::from_spki_der(info.subject_pki.raw).map_err(CsrError::Key)?;
+    // Each key has one signature algorithm here, so the one that the request names need not be read.
+    key.verify(info.raw, &request.signature_value.data).map_err(|_| CsrError::Possession)?;
+    Ok(key)
+}

@@ -1,0 +1,323 @@
+//! Key pairs of authorities and leaves, and where they come from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1,
+    ECDSA_P384_SHA384_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_SHA256, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroizing;
+
+pub use crate::digest::SpkiHash;
+use crate::pem::{self, PemError};
+
+/// What a key pair is and how it signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256: the default, the fastest to sign with and accepted everywhere.
+    #[default]
+    EcdsaP256,
+    /// ECDSA on P-384 with SHA-384.
+    EcdsaP384,
+    /// Ed25519 (RFC 8032, RFC 8410).
+    Ed25519,
+    /// RSA of 3072 bits, PKCS#1 v1.5 with SHA-256.
+    Rsa3072,
+}
+
+/// A secret key with its public half. `Debug` shows the algorithm and the hash of the public key, nothing more.
+pub struct KeyPair {
+    secret: Secret,
+    pkcs8: Zeroizing<Vec<u8>>,
+    public: SubjectPublicKey,
+}
+
+enum Secret {
+    Ecdsa(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+    Rsa(RsaKeyPair),
+}
+
+/// A public key of one of the supported algorithms.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SubjectPublicKey {
+    algorithm: Algorithm,
+    /// DER SubjectPublicKeyInfo (RFC 5280 section 4.1).
+    spki: Vec<u8>,
+    /// Content of its bit string, the form in which the provider takes keys.
+    raw: Vec<u8>,
+}
+
+/// Where key pairs come from. The operator uses [`SystemKeys`]; tests may bring their own.
+pub trait KeySource: Send + Sync {
+    /// A new key pair.
+    fn generate(&self, algorithm: Algorithm) -> Result<KeyPair, KeyError>;
+}
+
+/// Keys from the system's random source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemKeys;
+
+/// Why a key was refused. No variant carries any byte of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The text is not one PEM block "PRIVATE KEY".
+    #[error("the key is not a PKCS#8 PEM block")]
+    Pem(#[source] PemError),
+    /// No supported private key: damaged, another algorithm, or RSA of another size.
+    #[error("the private key is not ECDSA-P256, ECDSA-P384, Ed25519 or RSA-3072 in PKCS#8")]
+    UnsupportedPrivateKey,
+    /// No supported public key.
+    #[error("the public key is not ECDSA-P256, ECDSA-P384, Ed25519 or RSA-3072")]
+    UnsupportedPublicKey,
+    /// The signature was not made by this key over this message.
+    #[error("the signature does not verify")]
+    Signature,
+    /// The cryptographic provider failed (out of entropy or memory).
+    #[error("the cryptographic provider failed")]
+    Provider,
+    /// The name is not one of the four.
+    #[error("the key algorithm is not one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-3072")]
+    UnknownAlgorithm,
+}
+
+impl Algorithm {
+    /// All, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa3072];
+
+    /// The name used in specs and status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ECDSA-P256",
+            Self::EcdsaP384 => "ECDSA-P384",
+            Self::Ed25519 => "Ed25519",
+            Self::Rsa3072 => "RSA-3072",
+        }
+    }
+
+    fn rcgen(self) -> &'static rcgen::SignatureAlgorithm {
+        match self {
+            Self::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            Self::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            Self::Ed25519 => &rcgen::PKCS_ED25519,
+            Self::Rsa3072 => &rcgen::PKCS_RSA_SHA256,
+        }
+    }
+
+    fn verification(self) -> &'static dyn VerificationAlgorithm {
+        match self {
+            Self::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
+            Self::EcdsaP384 => &ECDSA_P384_SHA384_ASN1,
+            Self::Ed25519 => &ED25519,
+            Self::Rsa3072 => &RSA_PKCS1_2048_8192_SHA256,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == text).ok_or(KeyError::UnknownAlgorithm)
+    }
+}
+
+impl KeyPair {
+    /// Reads an unencrypted PKCS#8 key of any supported algorithm.
+    pub fn from_pkcs8_pem(text: &str) -> Result<Self, KeyError> {
+        Self::from_pkcs8(pem::single(text, pem::PRIVATE_KEY).map_err(KeyError::Pem)?)
+    }
+
+    /// Takes PKCS#8 DER. The algorithm is found by trying: each parser refuses the identifiers of the others.
+    pub(crate) fn from_pkcs8(pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, KeyError> {
+        let (secret, algorithm) = if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8) {
+            (Secret::Ecdsa(key), Algorithm::EcdsaP256)
+        } else if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &pkcs8) {
+            (Secret::Ecdsa(key), Algorithm::EcdsaP384)
+        } else if let Ok(key) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pkcs8) {
+            (Secret::Ed25519(key), Algorithm::Ed25519)
+        } else if let Ok(key) = RsaKeyPair::from_pkcs8(&pkcs8)
+            && key.public_modulus_len() == 384
+        {
+            (Secret::Rsa(key), Algorithm::Rsa3072)
+        } else {
+            return Err(KeyError::UnsupportedPrivateKey);
+        };
+        let raw = match &secret {
+            Secret::Ecdsa(key) => key.public_key().as_ref(),
+            Secret::Ed25519(key) => key.public_key().as_ref(),
+            Secret::Rsa(key) => key.public_key().as_ref(),
+        };
+        let public = SubjectPublicKey::new(algorithm, raw.to_vec());
+        Ok(Self { secret, pkcs8, public })
+    }
+
+    /// PKCS#8 (RFC 5958) as PEM, wiped when dropped.
+    pub fn to_pkcs8_pem(&self) -> Zeroizing<String> {
+        pem::encode(pem::PRIVATE_KEY, &self.pkcs8)
+    }
+
+    /// PKCS#8 DER, for TLS stacks.
+    pub fn pkcs8_der(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// What the key is.
+    pub fn algorithm(&self) -> Algorithm {
+        self.public.algorithm
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &SubjectPublicKey {
+        &self.public
+    }
+
+    /// SHA-256 over the DER of the public half.
+    pub fn spki_sha256(&self) -> SpkiHash {
+        self.public.spki_sha256()
+    }
+
+    /// Signs the message; the algorithm names the digest.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let signed = match &self.secret {
+            Secret::Ecdsa(key) => key.sign(&SystemRandom::new(), message).map(|signature| signature.as_ref().to_vec()),
+            Secret::Ed25519(key) => key.try_sign(message).map(|signature| signature.as_ref().to_vec()),
+            Secret::Rsa(key) => {
+                let encoding: &'static dyn RsaEncoding = &RSA_PKCS1_SHA256;
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(encoding, &SystemRandom::new(), message, &mut signature).map(|()| signature)
+            }
+        };
+        signed.map_err(|_| KeyError::Provider)
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+impl SubjectPublicKey {
+    fn new(algorithm: Algorithm, raw: Vec<u8>) -> Self {
+        let mut public = Self { algorithm, spki: Vec::new(), raw };
+        public.spki = rcgen::PublicKeyData::subject_public_key_info(&public);
+        public
+    }
+
+    /// Reads a DER SubjectPublicKeyInfo that is encoded in the one way that the algorithm's RFC demands.
+    pub fn from_spki_der(der: &[u8]) -> Result<Self, KeyError> {
+        let (rest, parsed) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::UnsupportedPublicKey)?;
+        let raw = parsed.subject_public_key.data;
+        // Each algorithm encodes to other bytes, so equality finds the algorithm and proves that nothing else was said.
+        let found =
+            Algorithm::ALL.into_iter().map(|algorithm| Self::new(algorithm, raw.to_vec())).find(|key| key.spki == der);
+        match found {
+            Some(key) if rest.is_empty() && key.is_sound() => Ok(key),
+            _ => Err(KeyError::UnsupportedPublicKey),
+        }
+    }
+
+    /// DER SubjectPublicKeyInfo.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// What the key is.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// SHA-256 over [`Self::spki_der`].
+    pub fn spki_sha256(&self) -> SpkiHash {
+        SpkiHash::of(&self.spki)
+    }
+
+    /// The subject key identifier: the first 20 bytes of [`Self::spki_sha256`] (RFC 7093 section 2, method 4).
+    ///
+    /// Derived from the key alone, so an authority renewed with the same key keeps it.
+    pub fn key_identifier(&self) -> Vec<u8> {
+        self.spki_sha256().as_bytes()[..20].to_vec()
+    }
+
+    /// Checks a signature made by [`KeyPair::sign`].
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
+        UnparsedPublicKey::new(self.algorithm.verification(), &self.raw)
+            .verify(message, signature)
+            .map_err(|_| KeyError::Signature)
+    }
+
+    fn is_sound(&self) -> bool {
+        // A point off the curve or an RSA key of another size parses as a bit string like any other.
+        let parses = signature::ParsedPublicKey::new(self.algorithm.verification(), &self.raw).is_ok();
+        let size = self.algorithm != Algorithm::Rsa3072
+            || aws_lc_rs::rsa::PublicKey::from_der(&self.raw).is_ok_and(|key| key.modulus_len() == 384);
+        parses && size
+    }
+}
+
+impl fmt::Debug for SubjectPublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubjectPublicKey({}, {})", self.algorithm, self.spki_sha256())
+    }
+}
+
+impl KeySource for SystemKeys {
+    fn generate(&self, algorithm: Algorithm) -> Result<KeyPair, KeyError> {
+        let pkcs8 = match algorithm {
+            Algorithm::EcdsaP256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
+                .and_then(|key| key.to_pkcs8v1())
+                .map(|document| document.as_ref().to_vec()),
+            Algorithm::EcdsaP384 => EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING)
+                .and_then(|key| key.to_pkcs8v1())
+                .map(|document| document.as_ref().to_vec()),
+            // Version 1 without the public key: OpenSSL 3.0 does not read version 2 (RFC 5958 section 2).
+            Algorithm::Ed25519 => {
+                Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map(|document| document.as_ref().to_vec())
+            }
+            Algorithm::Rsa3072 => RsaKeyPair::generate(KeySize::Rsa3072)
+                .and_then(|key| AsDer::<Pkcs8V1Der<'_>>::as_der(&key))
+                .map(|document| document.as_ref().to_vec()),
+        };
+        KeyPair::from_pkcs8(Zeroizing::new(pkcs8.map_err(|_| KeyError::Provider)?))
+    }
+}
+
+impl rcgen::PublicKeyData for SubjectPublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.raw
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        self.algorithm.rcgen()
+    }
+}
+
+impl rcgen::PublicKeyData for KeyPair {
+    fn der_bytes(&self) -> &[u8] {
+        self.public.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        self.public.algorithm.rcgen()
+    }
+}
+
+impl rcgen::SigningKey for KeyPair {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        KeyPair::sign(self, message).map_err(|_| rcgen::Error::RingUnspecified)
+    }
+}
