@@ -58,18 +58,26 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts one that nobody else uses.
     pub fn start(options: &ApiServerOptions) -> Result<Self> {
+        Self::start_in(&Layout::find(), options)
+    }
+
+    /// [`start`](Self::start) for another checkout.
+    pub fn start_in(layout: &Layout, options: &ApiServerOptions) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let layout = Layout::find();
         let name = format!("own-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self::obtain(&layout, layout.api().join(name), options, Duration::ZERO, true)
+        Self::obtain(layout, layout.api().join(name), options, Duration::ZERO, true)
     }
 
     /// The one that all tests of a run share, also those of other processes. The first to ask starts it; it ends
     /// [`LINGER`](Self::LINGER) after its last user. Tests must keep apart by namespaces and names of their own.
     pub fn shared(options: &ApiServerOptions) -> Result<Self> {
-        let layout = Layout::find();
+        Self::shared_in(&Layout::find(), options)
+    }
+
+    /// [`shared`](Self::shared) for another checkout.
+    pub fn shared_in(layout: &Layout, options: &ApiServerOptions) -> Result<Self> {
         let name = format!("shared-{}", &sha256_hex(format!("{options:?}").as_bytes())[..8]);
-        Self::obtain(&layout, layout.api().join(name), options, Self::LINGER, false)
+        Self::obtain(layout, layout.api().join(name), options, Self::LINGER, false)
     }
 
     /// How long a shared server stays without users: test programs of one run follow each other closely.

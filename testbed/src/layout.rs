@@ -31,6 +31,12 @@ impl Layout {
             },
             PathBuf::from,
         );
+        Self::at(root)
+    }
+
+    /// The checkout at `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
         Self { root: root.canonicalize().unwrap_or(root) }
     }
 

@@ -1,0 +1,109 @@
+//! The cgroups of a region: one folder in every hierarchy, found again by its name.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{Result, error::Doing as _, process::ProcessId, wait};
+
+/// Controllers that kubelet does not start without.
+const NEEDED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
+
+/// Every mounted hierarchy: one for version 2, one per controller for version 1.
+fn hierarchies() -> BTreeSet<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            matches!(kind, "cgroup" | "cgroup2").then(|| PathBuf::from(path))
+        })
+        .collect()
+}
+
+fn is_v2(hierarchy: &Path) -> bool {
+    hierarchy.join("cgroup.controllers").exists()
+}
+
+/// Says what is missing for kubelet to run.
+pub(crate) fn usable() -> Result<(), String> {
+    let all = hierarchies();
+    let v1: BTreeSet<String> =
+        all.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).flat_map(|name| name.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let v2: BTreeSet<String> = all
+        .iter()
+        .filter_map(|path| fs::read_to_string(path.join("cgroup.controllers")).ok())
+        .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !v1.contains(*name) && !v2.contains(*name)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("cgroup controllers: {}", missing.join(", "))) }
+}
+
+/// Makes the folder `name` everywhere.
+pub(crate) fn create(name: &str) -> Result<()> {
+    for hierarchy in hierarchies() {
+        let folder = hierarchy.join(name);
+        fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
+        if is_v2(&hierarchy) {
+            let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap_or_default();
+            for controller in controllers.split_whitespace() {
+                // Some cannot be passed on (a real-time task in the root, say); kubelet says so if it needs them.
+                let _ = fs::write(hierarchy.join("cgroup.subtree_control"), format!("+{controller}"));
+                let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        } else {
+            // A cpuset of version 1 starts without any CPU, and no process can enter it.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(all) = fs::read(hierarchy.join(file)) {
+                    let _ = fs::write(folder.join(file), all);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every cgroup folder whose name starts with `prefix`, at the top of a hierarchy.
+pub(crate) fn find(prefix: &str) -> Vec<PathBuf> {
+    let folders = hierarchies().into_iter().filter_map(|hierarchy| fs::read_dir(hierarchy).ok());
+    folders
+        .flat_map(|entries| entries.flatten())
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Ends what still runs in the cgroups of that exact name, and removes them.
+pub(crate) fn remove(name: &str) -> Result<()> {
+    for folder in hierarchies().into_iter().map(|hierarchy| hierarchy.join(name)) {
+        wait::until(
+            "a cgroup can be removed",
+            Duration::from_secs(20),
+            || format!("{} still has processes or children", folder.display()),
+            || Ok(remove_tree(&folder)?.then_some(())),
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the folder is gone now.
+fn remove_tree(folder: &Path) -> Result<bool> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(true) };
+    for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+        remove_tree(&entry.path())?;
+    }
+    let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for process in processes.lines().filter_map(|pid| ProcessId::of(pid.parse().ok()?)) {
+        process.end()?;
+    }
+    match fs::remove_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => Ok(false),
+        Err(error) => Err(error).doing(|| format!("remove {}", folder.display())),
+    }
+}

@@ -1,0 +1,352 @@
+//! Regions: what works in one, what can be broken between two, and that nothing is left of them.
+//!
+//! All in a checkout of its own (a folder with the installed tools), so that regions somebody works with are not
+//! touched, and in one test each after the other, so that counting means something.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use saatkond_testbed::{
+    Direction, Faults, Layout, Leftovers, Region,
+    image::{self, ImageSpec},
+    preflight, wait,
+};
+
+const BOUND: Duration = Duration::from_secs(120);
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A folder that looks like a checkout with all tools installed.
+struct Checkout {
+    layout: Layout,
+    _folder: tempfile::TempDir,
+}
+
+impl Checkout {
+    /// None when the regions' tests were asked not to run, which is said in a line that can be counted.
+    fn new(test: &str) -> Option<Self> {
+        if std::env::var_os("SAATKOND_SKIP_REGIONS").is_some_and(|value| value == "1") {
+            println!("NOT RUN: {test}: SAATKOND_SKIP_REGIONS=1");
+            return None;
+        }
+        let real = Layout::find();
+        if let Err(why) = preflight(&real) {
+            panic!("{why}\nSAATKOND_SKIP_REGIONS=1 runs the other tests.");
+        }
+        // Not in /tmp only for its size: images are unpacked below it.
+        fs::create_dir_all(real.root().join("target/testbed")).expect("target can be written");
+        let folder = tempfile::tempdir_in(real.root().join("target/testbed")).expect("a folder");
+        fs::create_dir_all(folder.path().join("target")).expect("a folder");
+        std::os::unix::fs::symlink(real.root().join("target/tools"), folder.path().join("target/tools")).expect("a link");
+        Some(Self { layout: Layout::at(folder.path()), _folder: folder })
+    }
+
+    fn testbed(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
+        command.args(arguments).env("SAATKOND_ROOT", self.layout.root());
+        command
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for region in Region::list(&self.layout).unwrap_or_default() {
+                eprintln!("{}", region.dump());
+            }
+        }
+        Region::down_all(&self.layout).expect("everything can be taken down");
+    }
+}
+
+fn timed<T>(what: &str, task: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = task();
+    println!("{what}: {:.1} s", started.elapsed().as_secs_f64());
+    result
+}
+
+fn nothing_left(layout: &Layout, before: &Leftovers) {
+    // The kernel removes a network namespace a moment after its last process.
+    let gone = wait::until("everything is gone", Duration::from_secs(15), String::new, || {
+        Ok((Leftovers::count(layout) == *before).then_some(()))
+    });
+    if gone.is_err() {
+        assert_eq!(&Leftovers::count(layout), before);
+    }
+    let regions: Vec<_> = fs::read_dir(layout.regions()).into_iter().flatten().flatten().collect();
+    assert!(regions.iter().all(|entry| !entry.path().is_dir()), "folders are left: {regions:?}");
+}
+
+/// An HTTP server with a volume, a client, and Services of both kinds.
+const WORKLOAD: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: default}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: default, labels: {app: web}}
+spec:
+  securityContext: {runAsUser: 65532, runAsNonRoot: true}
+  containers:
+  - name: web
+    image: busybox:test
+    command: [/bin/busybox, sh, -c, "echo REGION > /data/index.html && exec /bin/busybox httpd -f -p 8080 -h /data"]
+    ports: [{name: http, containerPort: 8080}]
+    volumeMounts: [{name: data, mountPath: /data}]
+    readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+  terminationGracePeriodSeconds: 0
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: default, labels: {app: client}}
+spec:
+  containers:
+  - {name: client, image: "busybox:test", command: [/bin/busybox, tail, -f, /dev/null]}
+  terminationGracePeriodSeconds: 0
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: http, nodePort: 30080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced, namespace: default}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 8081, targetPort: http}]}
+"#;
+
+/// What a pod of the region gets from a URL.
+fn fetch(region: &Region, url: &str) -> Result<String, String> {
+    let exec = ["exec", "client", "--", "/bin/busybox", "wget", "-q", "-T", "3", "-O", "-", url];
+    region.cluster().kubectl(&exec).map(|text| text.trim().to_owned()).map_err(|error| error.to_string())
+}
+
+fn fetch_until(region: &Region, url: &str, expected: Option<&str>) {
+    let last = std::cell::RefCell::new(String::new());
+    wait::until(
+        &format!("{url} from {} gives {expected:?}", region.name()),
+        BOUND,
+        || last.borrow().clone(),
+        || {
+            let got = fetch(region, url);
+            *last.borrow_mut() = format!("{got:?}");
+            Ok((got.ok().as_deref() == expected).then_some(()))
+        },
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Of 400 datagrams from one node to another, how many arrive.
+fn datagrams(from: &Region, to: &Region) -> usize {
+    let address = to.address().expect("it has an address");
+    let receiver = to
+        .inside_network(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .expect("its network can be entered")
+        .expect("a socket");
+    let port = receiver.local_addr().expect("it is bound").port();
+    let sender = from
+        .inside_network(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .expect("its network can be entered")
+        .expect("a socket");
+    for _ in 0..400 {
+        sender.send_to(b"x", (address, port)).expect("it can send");
+    }
+    receiver.set_read_timeout(Some(Duration::from_secs(1))).expect("a bound");
+    let mut arrived = 0;
+    while arrived < 400 && receiver.recv(&mut [0; 8]).is_ok() {
+        arrived += 1;
+    }
+    arrived
+}
+
+/// How long one round trip takes: a connection to the other region's API server.
+fn round_trip(from: &Region, to: &Region) -> Duration {
+    let address = SocketAddr::from((to.address().expect("it has an address"), 6443));
+    from.inside_network(|| {
+        let started = Instant::now();
+        TcpStream::connect_timeout(&address, Duration::from_secs(10)).map(|_| started.elapsed())
+    })
+    .expect("its network can be entered")
+    .expect("it connects")
+}
+
+fn busybox(layout: &Layout) -> std::path::PathBuf {
+    let archive = layout.root().join("busybox.tar");
+    let spec = ImageSpec {
+        name: "busybox:test".to_owned(),
+        files: [("/bin/busybox".to_owned(), "/bin/busybox".into())].into(),
+        ..ImageSpec::default()
+    };
+    image::build(&spec, &archive).expect("an image can be built");
+    archive
+}
+
+#[test]
+fn regions_work_break_heal_and_go() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let Some(checkout) = Checkout::new("regions_work_break_heal_and_go") else { return };
+    let layout = &checkout.layout;
+    let before = Leftovers::count(layout);
+    let regions = timed("two regions ready", || Region::up_all_in(layout, &["home", "lux"])).expect("they start");
+    let (home, lux) = (&regions[0], &regions[1]);
+    assert_eq!(home.kubeconfig(), layout.root().join("target/regions/home/kubeconfig"));
+    timed("a second start", || Region::up_in(layout, "home")).expect("it is found running");
+
+    timed("a workload in both", || {
+        let archive = busybox(layout);
+        for region in [home, lux] {
+            region.load_image(&archive).expect("an image can be loaded");
+            region.cluster().apply(&WORKLOAD.replace("REGION", region.name())).expect("a workload can be applied");
+        }
+        for region in [home, lux] {
+            region
+                .cluster()
+                .kubectl(&["wait", "--for=condition=Ready", "pod/web", "pod/client", "--timeout=90s"])
+                .expect("pods run, and the claim is bound");
+        }
+    });
+    let address = home.address().expect("it has an address");
+    let balanced = ["get", "service", "balanced", "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"];
+    home.cluster().wait_for(&balanced, &address.to_string(), BOUND).expect("a load balancer has the node's address");
+
+    // Names, Services, and the way from one region's pod to the other's.
+    fetch_until(home, "http://web.default.svc.cluster.local/", Some("home"));
+    fetch_until(home, "http://web/", Some("home"));
+    let (node_port, balancer) = (format!("http://{address}:30080/"), format!("http://{address}:8081/"));
+    fetch_until(lux, &node_port, Some("home"));
+    fetch_until(lux, &balancer, Some("home"));
+
+    policies(home);
+    faults(layout, home, lux, &node_port);
+
+    timed("volumes go with their claims", || {
+        home.cluster().kubectl(&["delete", "pod/web", "pvc/data", "--timeout=60s"]).expect("they go");
+        home.cluster().wait_for(&["get", "pv", "--output=name"], "", BOUND).expect("the volume goes");
+    });
+    timed("one region down", || Region::down_in(layout, "lux")).expect("it goes");
+    home.cluster().kubectl(&["get", "--raw=/readyz"]).expect("the other stays");
+    timed("all down", || Region::down_all(layout)).expect("they go");
+    nothing_left(layout, &before);
+    Region::down_all(layout).expect("twice is harmless");
+    Region::down_in(layout, "lux").expect("twice is harmless");
+    nothing_left(layout, &before);
+}
+
+fn policies(home: &Region) {
+    timed("a policy closes and opens", || {
+        let policy = |rule: &str| {
+            format!(
+                "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: web, namespace: default}}, \
+                 spec: {{podSelector: {{matchLabels: {{app: web}}}}, policyTypes: [Ingress], ingress: [{rule}]}}}}"
+            )
+        };
+        home.cluster().apply(&policy("")).expect("a policy");
+        fetch_until(home, "http://web/", None);
+        home.cluster()
+            .apply(&policy("{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: http}]}"))
+            .expect("a policy");
+        fetch_until(home, "http://web/", Some("home"));
+        home.cluster().apply(&policy("{from: [{podSelector: {matchLabels: {app: other}}}]}")).expect("a policy");
+        fetch_until(home, "http://web/", None);
+        home.cluster().kubectl(&["delete", "networkpolicy", "web"]).expect("it goes");
+        fetch_until(home, "http://web/", Some("home"));
+    });
+}
+
+fn faults(layout: &Layout, home: &Region, lux: &Region, node_port: &str) {
+    let faults = Faults::new(layout);
+    assert_eq!((datagrams(home, lux), datagrams(lux, home)), (400, 400), "all arrives at first");
+
+    faults.partition("home", "lux", Direction::OneWay).expect("one way");
+    assert_eq!((datagrams(home, lux), datagrams(lux, home)), (0, 400), "only what home sends is lost");
+    assert!(fetch(lux, node_port).is_err(), "an answer from home would have to pass");
+    faults.partition("home", "lux", Direction::Both).expect("both ways");
+    assert_eq!((datagrams(home, lux), datagrams(lux, home)), (0, 0), "nothing passes");
+    home.cluster().kubectl(&["get", "--raw=/readyz"]).expect("the host still reaches it");
+    faults.heal().expect("healed");
+    assert_eq!((datagrams(home, lux), datagrams(lux, home)), (400, 400), "all arrives again");
+
+    faults.loss("home", "lux", 30.0).expect("loss");
+    for arrived in [datagrams(home, lux), datagrams(lux, home)] {
+        // 400 with 0.7: the deviation is 9, so this is eight of them to either side.
+        assert!((205..=355).contains(&arrived), "{arrived} of 400 arrived with 30 % loss");
+    }
+    faults.heal().expect("healed");
+
+    let plain = round_trip(lux, home);
+    faults.delay("home", "lux", Duration::from_millis(40)).expect("delay");
+    let delayed = round_trip(lux, home);
+    println!("round trip: {plain:?}, with 40 ms each way: {delayed:?}");
+    assert!(delayed >= Duration::from_millis(80), "{delayed:?} with 40 ms each way");
+    assert!(plain < Duration::from_millis(40), "{plain:?} without delay");
+    fetch_until(lux, node_port, Some("home"));
+    faults.delay("lux", "home", Duration::from_millis(10)).expect("another delay");
+    assert!(round_trip(home, lux) >= Duration::from_millis(20));
+    // Both at once: what is delayed can be lost too.
+    faults.partition("home", "lux", Direction::Both).expect("both ways");
+    assert_eq!(datagrams(home, lux), 0);
+    faults.heal().expect("healed");
+    assert!(round_trip(lux, home) < Duration::from_millis(40));
+    fetch_until(lux, node_port, Some("home"));
+    assert!(faults.partition("home", "nowhere", Direction::Both).is_err(), "an unknown region is refused");
+}
+
+#[test]
+fn a_start_that_is_killed_half_way_leaves_nothing() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let Some(checkout) = Checkout::new("a_start_that_is_killed_half_way_leaves_nothing") else { return };
+    let layout = &checkout.layout;
+    let before = Leftovers::count(layout);
+    // As early as the keeper exists; when its init does; when the API server has its data.
+    for stage in ["kept.json", "logs/etcd.log", "etcd/data/member"] {
+        for kill_keeper in [false, true] {
+            let mut starter =
+                checkout.testbed(&["up", "home"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+            let reached = layout.regions().join("home").join(stage);
+            wait::until(stage, BOUND, String::new, || Ok(reached.exists().then_some(()))).expect("it comes that far");
+            starter.kill().expect("it can be killed");
+            starter.wait().expect("it ends");
+            if kill_keeper {
+                kill_keeper_of(&layout.regions().join("home"));
+            }
+            let done = checkout.testbed(&["down"]).output().expect("it runs");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            nothing_left(layout, &before);
+        }
+    }
+}
+
+/// What a crash of the whole machine's users would do: nobody is left who could clean up.
+fn kill_keeper_of(folder: &Path) {
+    let text = fs::read_to_string(folder.join("kept.json")).expect("it is recorded");
+    let kept: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let pid = kept["keeper"]["pid"].to_string();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs").success());
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_told_what() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = preflight(&Layout::at(folder.path())).expect_err("nothing is installed there").to_string();
+    for expected in ["kubelet: run testbed/install.sh regions", "SAATKOND_REGION_KUBECONFIGS=home=/path,lux=/path"] {
+        assert!(said.contains(expected), "{expected:?} is not in {said}");
+    }
+}
+
+#[test]
+fn clusters_that_exist_are_used_as_they_are() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
+    let output = command.args(["up", "fin"]).env("SAATKOND_REGION_KUBECONFIGS", "home=/nowhere").output().expect("it runs");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("\"fin\": is not in SAATKOND_REGION_KUBECONFIGS"), "{said}");
+}
