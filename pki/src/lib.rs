@@ -7,11 +7,14 @@
 pub mod authority;
 pub mod bundle;
 pub mod certificate;
+mod cms;
 pub mod configuration_key;
 pub mod csr;
 pub mod digest;
+pub mod evidence;
 pub mod key;
 pub mod leaf;
+mod manifest;
 pub mod pem;
 pub mod renewal;
 pub mod serial;
