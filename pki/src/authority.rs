@@ -280,3 +280,103 @@ fn has_simple_name(parsed: &X509Certificate<'_>) -> bool {
             && attributes.next().is_none()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, DAY, NOW, at, seconds, spec};
+
+    #[test]
+    fn what_is_created_loads_again() {
+        for algorithm in Algorithm::ALL {
+            let made = fixture::authority(3, algorithm);
+            let loaded = Authority::load(&made.certificate().to_pem(), &made.key_pem()).unwrap();
+            assert_eq!(loaded.certificate(), made.certificate(), "{algorithm}");
+            let facts = loaded.certificate().facts();
+            assert_eq!(facts.subject, "O=Saatkond, CN=EE CA 3");
+            assert!(facts.is_ca && facts.self_issued && facts.key_usage.key_cert_sign && facts.key_usage.crl_sign);
+            assert_eq!((facts.not_before, facts.not_after), (at(NOW - DAY), at(NOW + 364 * DAY)));
+            assert_eq!(facts.subject_key_id, facts.authority_key_id);
+            assert_eq!(facts.serial, spec(3, algorithm).serial.to_string());
+            assert_eq!(AuthorityCertificate::from_pem(&made.certificate().to_pem()).as_ref(), Ok(made.certificate()));
+        }
+    }
+
+    #[test]
+    fn the_default_source_makes_a_new_key_each_time() {
+        let make = || Authority::create(&spec(1, Algorithm::EcdsaP256), &crate::key::SystemKeys).unwrap();
+        assert_ne!(make().certificate().facts().spki_sha256, make().certificate().facts().spki_sha256);
+    }
+
+    /// Renewal with the same key: name and key identifier stay, else the leaves of before find no issuer.
+    #[test]
+    fn a_renewed_authority_keeps_name_and_key_identifier() {
+        let first = fixture::authority(1, Algorithm::EcdsaP256);
+        let key = KeyPair::from_pkcs8_pem(&first.key_pem()).unwrap();
+        let later = AuthoritySpec {
+            not_before: at(NOW),
+            serial: Serial::from_random([9; 16]),
+            ..spec(1, Algorithm::EcdsaP256)
+        };
+        let second = Authority::create_with_key(&later, key).unwrap();
+        let (one, two) = (first.certificate().facts(), second.certificate().facts());
+        assert_eq!((&one.subject, &one.subject_key_id), (&two.subject, &two.subject_key_id));
+        assert_ne!(one.sha256, two.sha256);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let (one, two) = (fixture::authority(1, Algorithm::EcdsaP256), fixture::authority(2, Algorithm::EcdsaP256));
+        let subject = "O=Saatkond, CN=EE CA 1".to_owned();
+        let certificate = one.certificate().to_pem();
+        let refused = |certificate: &str, key: &str| Authority::load(certificate, key).unwrap_err();
+        assert_eq!(refused(&certificate, &two.key_pem()), AuthorityError::KeyMismatch { subject });
+        assert!(matches!(refused(&certificate, ""), AuthorityError::Key(KeyError::Pem(_))));
+        assert!(matches!(refused(&one.key_pem(), &one.key_pem()), AuthorityError::Pem(_)));
+        assert!(matches!(refused(&certificate.repeat(2), &one.key_pem()), AuthorityError::Pem(_)));
+        let key = fixture::key(Algorithm::EcdsaP384, 1);
+        assert!(matches!(Authority::create_with_key(&spec(1, Algorithm::EcdsaP256), key), Err(AuthorityError::Key(_))));
+    }
+
+    #[test]
+    fn a_certificate_without_the_marks_of_an_authority_is_refused() {
+        let key = fixture::key(Algorithm::EcdsaP256, 1);
+        let make = |is_ca: IsCa, usages: &[KeyUsagePurpose]| {
+            let mut params = parameters("x", spec(1, Algorithm::EcdsaP256).serial, key.public());
+            params.is_ca = is_ca;
+            params.key_usages = usages.to_vec();
+            AuthorityCertificate::from_der(params.self_signed(&key).unwrap().der()).map(|_| ())
+        };
+        let signs = [KeyUsagePurpose::KeyCertSign];
+        let refused = Err(AuthorityError::NotAuthority { subject: "O=Saatkond, CN=x".to_owned() });
+        assert_eq!(make(IsCa::Ca(BasicConstraints::Unconstrained), &signs), Ok(()));
+        assert_eq!(make(IsCa::ExplicitNoCa, &signs), refused);
+        assert_eq!(make(IsCa::NoCa, &signs), refused);
+        assert_eq!(make(IsCa::Ca(BasicConstraints::Unconstrained), &[KeyUsagePurpose::DigitalSignature]), refused);
+        assert_eq!(make(IsCa::Ca(BasicConstraints::Unconstrained), &[]), refused);
+    }
+
+    #[test]
+    fn names_and_times_have_bounds() {
+        let key = || fixture::key(Algorithm::EcdsaP256, 1);
+        let attempt = |spec: &AuthoritySpec<'_>| Authority::create_with_key(spec, key()).map(|_| ());
+        let base = spec(1, Algorithm::EcdsaP256);
+        // " CA 1" takes 5 of the 64 characters.
+        for (instance, ok) in
+            [("a".repeat(59), true), ("a".repeat(60), false), (String::new(), false), ("E\nE".into(), false)]
+        {
+            assert_eq!(attempt(&AuthoritySpec { instance: &instance, ..base }).is_ok(), ok, "{instance:?}");
+        }
+        for (lifetime, ok) in [(0, false), (1, true), (7973 * 366 * DAY, false)] {
+            let result = attempt(&AuthoritySpec { lifetime: seconds(lifetime), ..base });
+            assert_eq!(result, if ok { Ok(()) } else { Err(AuthorityError::Validity) }, "{lifetime}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let shown = format!("{:?}", fixture::authority(1, Algorithm::EcdsaP256));
+        assert!(shown.starts_with("Authority { certificate: AuthorityCertificate(O=Saatkond, CN=EE CA 1, "), "{shown}");
+        assert!(shown.len() < 160, "{shown}");
+    }
+}

@@ -140,3 +140,90 @@ impl fmt::Debug for Bundle {
         f.debug_set().entries(self.certificates()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixture;
+    use crate::key::Algorithm;
+    use crate::leaf::Usage;
+
+    fn three() -> Vec<AuthorityCertificate> {
+        (1..=3).map(|generation| fixture::authority(generation, Algorithm::EcdsaP256).certificate().clone()).collect()
+    }
+
+    #[test]
+    fn the_hash_is_of_the_sorted_certificates() {
+        let mut all = three();
+        let bundle = Bundle::new(all.clone()).unwrap();
+        all.sort_by_key(AuthorityCertificate::sha256);
+        let der: Vec<u8> = all.iter().flat_map(|certificate| certificate.der().to_vec()).collect();
+        assert_eq!(bundle.hash(), hex::encode(sha256(&der)));
+        assert!(bundle.contains(all[0].sha256()));
+        assert!(!Bundle::new(all[1..].to_vec()).unwrap().contains(all[0].sha256()));
+    }
+
+    #[test]
+    fn one_more_or_one_less_changes_the_hash() {
+        let all = three();
+        let hashes = [&all[..], &all[..2], &all[1..], &all[..1]].map(|some| Bundle::new(some.to_vec()).unwrap().hash());
+        for (at, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[..at].contains(hash));
+        }
+    }
+
+    #[test]
+    fn only_authorities_are_taken() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let pem = authority.certificate().to_pem();
+        let (leaf, key) = fixture::leaf(&authority, Usage::Authentication, Algorithm::EcdsaP256);
+        assert_eq!(Bundle::from_pem("").unwrap_err(), BundleError::Empty);
+        assert_eq!(Bundle::from_pem("no PEM at all").unwrap_err(), BundleError::Empty);
+        assert_eq!(
+            Bundle::from_pem(&(pem.clone() + &key.to_pkcs8_pem())).unwrap_err(),
+            BundleError::NotCertificate { number: 2 }
+        );
+        assert!(matches!(Bundle::from_pem(&(leaf.pem + &pem)), Err(BundleError::NotAuthority { number: 1, .. })));
+        assert!(matches!(Bundle::from_pem(&pem[..pem.len() - 10]), Err(BundleError::Pem(_))));
+        assert_eq!(Bundle::from_pem(&" ".repeat(MAX_BUNDLE_BYTES + 1)).unwrap_err(), BundleError::TooLong);
+    }
+
+    #[test]
+    fn the_count_has_a_bound() {
+        let certificates = |count: u32| {
+            let key = || fixture::key(Algorithm::Ed25519, 0);
+            let make = |generation| {
+                let spec = fixture::spec(generation, Algorithm::Ed25519);
+                crate::authority::Authority::create_with_key(&spec, key()).unwrap().certificate().clone()
+            };
+            (0..count).map(make).collect::<Vec<_>>()
+        };
+        assert!(Bundle::new(certificates(64)).is_ok());
+        assert_eq!(Bundle::new(certificates(65)).unwrap_err(), BundleError::TooMany);
+    }
+
+    proptest! {
+        /// Whatever order, repetitions, line ends and remarks: one bundle, one hash, one text.
+        #[test]
+        fn equal_content_is_an_equal_bundle(
+            picks in proptest::collection::vec(0_usize..3, 0..6).prop_map(|mut more| { more.extend([2, 0, 1]); more }),
+            rotate in 0_usize..9,
+            end in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
+            remark in "[a-z ]{0,12}",
+        ) {
+            let all = three();
+            let mut picks = picks;
+            let length = picks.len();
+            picks.rotate_left(rotate % length);
+            let text: String = picks.iter().map(|pick| format!("{remark}\n{}\n", all[*pick].to_pem())).collect();
+            let bundle = Bundle::from_pem(&text.replace('\n', end)).unwrap();
+            let canonical = Bundle::new(all).unwrap();
+            prop_assert_eq!(&bundle, &canonical);
+            prop_assert_eq!(bundle.hash(), canonical.hash());
+            prop_assert_eq!(bundle.to_pem(), canonical.to_pem());
+            prop_assert_eq!(Bundle::from_pem(&bundle.to_pem()).unwrap(), canonical);
+        }
+    }
+}

@@ -222,3 +222,59 @@ fn trim_zero(bytes: &[u8]) -> &[u8] {
         _ => bytes,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CustomExtension, IsCa};
+
+    use super::*;
+    use crate::authority::parameters;
+    use crate::fixture::{self, at, terms};
+    use crate::key::Algorithm;
+    use crate::leaf::Usage;
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_refused() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let (leaf, _) = fixture::leaf(&authority, Usage::Signing, Algorithm::EcdsaP256);
+        let parse = |der: &[u8]| CertificateFacts::parse(der).map(|_| ());
+        assert_eq!(parse(&leaf.der), Ok(()));
+        assert_eq!(parse(&[]), Err(CertificateError::Malformed));
+        assert_eq!(parse(&leaf.der[..leaf.der.len() - 1]), Err(CertificateError::Malformed));
+        assert_eq!(parse(&[leaf.der.as_slice(), &[0]].concat()), Err(CertificateError::Malformed));
+        assert_eq!(parse(&vec![0x30; MAX_CERTIFICATE_BYTES]), Err(CertificateError::Malformed));
+        assert_eq!(parse(&vec![0x30; MAX_CERTIFICATE_BYTES + 1]), Err(CertificateError::TooLong));
+    }
+
+    /// Which of two a reader believes depends on the reader.
+    #[test]
+    fn an_extension_that_stands_twice_is_refused() {
+        let key = fixture::key(Algorithm::EcdsaP256, 1);
+        let mut params = parameters("twice", terms().serial, key.public());
+        params.is_ca = IsCa::ExplicitNoCa;
+        let once = params.self_signed(&key).unwrap();
+        assert!(CertificateFacts::parse(once.der()).is_ok());
+        // Basic constraints again, this time CA:true.
+        params.custom_extensions =
+            vec![CustomExtension::from_oid_content(&[2, 5, 29, 19], hex::decode("30030101ff").unwrap())];
+        let twice = params.self_signed(&key).unwrap();
+        assert_eq!(CertificateFacts::parse(twice.der()), Err(CertificateError::Extension));
+    }
+
+    #[test]
+    fn validity_includes_both_ends() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let facts = fixture::leaf(&authority, Usage::Link, Algorithm::EcdsaP256).0.facts;
+        let (begin, end) = (facts.not_before.as_second(), facts.not_after.as_second());
+        for (time, valid) in [(begin - 1, false), (begin, true), (end, true), (end + 1, false)] {
+            assert_eq!(facts.is_valid_at(at(time)), valid, "{time}");
+        }
+    }
+
+    #[test]
+    fn serial_numbers_have_one_spelling() {
+        for (bytes, trimmed) in [(&[0, 0x80][..], &[0x80][..]), (&[0], &[0]), (&[1, 0], &[1, 0])] {
+            assert_eq!(trim_zero(bytes), trimmed);
+        }
+    }
+}

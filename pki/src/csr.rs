@@ -55,3 +55,34 @@ pub fn accept(der: &[u8]) -> Result<SubjectPublicKey, CsrError> {
     key.verify(info.raw, &request.signature_value.data).map_err(|_| CsrError::Possession)?;
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::key::Algorithm;
+
+    #[test]
+    fn the_key_comes_through_for_every_algorithm() {
+        for algorithm in Algorithm::ALL {
+            let key = fixture::key(algorithm, 5);
+            assert_eq!(accept(&create(&key).unwrap()).as_ref(), Ok(key.public()), "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_possession_of_its_key_is_refused() {
+        let der = create(&fixture::key(Algorithm::EcdsaP256, 5)).unwrap();
+        let other = create(&fixture::key(Algorithm::EcdsaP256, 6)).unwrap();
+        // The signed part of one with the signature of the other: as if somebody asked for a key that is not theirs.
+        let (_, parsed) = X509CertificationRequest::from_der(&der).unwrap();
+        let info = parsed.certification_request_info.raw;
+        let mut forged = other.clone();
+        let start = forged.windows(4).position(|bytes| bytes == &info[..4]).unwrap();
+        forged[start..start + info.len()].copy_from_slice(info);
+        assert_eq!(accept(&forged), Err(CsrError::Possession));
+        assert_eq!(accept(&[der.as_slice(), &[0]].concat()), Err(CsrError::Malformed));
+        assert_eq!(accept(&der[..der.len() - 1]), Err(CsrError::Malformed));
+        assert_eq!(accept(&vec![0x30; MAX_REQUEST_BYTES + 1]), Err(CsrError::TooLong));
+    }
+}

@@ -321,3 +321,81 @@ impl rcgen::SigningKey for KeyPair {
         KeyPair::sign(self, message).map_err(|_| rcgen::Error::RingUnspecified)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::test_support::FixedKeys;
+
+    #[test]
+    fn every_algorithm_signs_round_trips_and_has_one_name() {
+        for algorithm in Algorithm::ALL {
+            let key = fixture::key(algorithm, 0);
+            assert_eq!(key.algorithm(), algorithm);
+            assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+            let again = KeyPair::from_pkcs8_pem(&key.to_pkcs8_pem()).unwrap();
+            assert_eq!(again.public(), key.public(), "{algorithm}");
+            let public = SubjectPublicKey::from_spki_der(key.public().spki_der()).unwrap();
+            assert_eq!(&public, key.public());
+            let signature = again.sign(b"message").unwrap();
+            assert_eq!(public.verify(b"message", &signature), Ok(()), "{algorithm}");
+            assert_eq!(public.verify(b"massage", &signature), Err(KeyError::Signature), "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn system_keys_read_back_and_differ() {
+        for algorithm in [Algorithm::EcdsaP256, Algorithm::EcdsaP384, Algorithm::Ed25519] {
+            let (one, two) = (SystemKeys.generate(algorithm).unwrap(), SystemKeys.generate(algorithm).unwrap());
+            assert_eq!(one.algorithm(), algorithm);
+            assert_ne!(one.spki_sha256(), two.spki_sha256());
+        }
+    }
+
+    #[test]
+    fn fixed_keys_repeat_in_each_run() {
+        let keys = FixedKeys::default();
+        let generate = |keys: &FixedKeys| keys.generate(Algorithm::EcdsaP256).unwrap().spki_sha256();
+        let (first, second) = (generate(&keys), generate(&keys));
+        assert_ne!(first, second);
+        assert_eq!((generate(&FixedKeys::default()), generate(&FixedKeys::starting_at(1))), (first, second));
+    }
+
+    #[test]
+    fn public_keys_of_other_forms_are_refused() {
+        let spki = fixture::key(Algorithm::EcdsaP256, 0).public().spki_der().to_vec();
+        let mut off_curve = spki.clone();
+        *off_curve.last_mut().unwrap() ^= 1;
+        let mut trailing = spki.clone();
+        trailing.push(0);
+        let mut other_curve = spki.clone();
+        // The last octet of the curve's identifier.
+        let curve = other_curve.windows(8).position(|bytes| bytes == hex::decode("2a8648ce3d030107").unwrap()).unwrap();
+        other_curve[curve + 7] = 6;
+        for (name, der) in
+            [("point", off_curve), ("trailing", trailing), ("curve", other_curve), ("cut", spki[..60].to_vec())]
+        {
+            assert_eq!(SubjectPublicKey::from_spki_der(&der), Err(KeyError::UnsupportedPublicKey), "{name}");
+        }
+        let small = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let small = SubjectPublicKey::new(Algorithm::Rsa3072, small.public_key().as_ref().to_vec());
+        assert_eq!(SubjectPublicKey::from_spki_der(small.spki_der()), Err(KeyError::UnsupportedPublicKey));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        for algorithm in Algorithm::ALL {
+            let key = fixture::key(algorithm, 0);
+            let shown = format!("{key:?}");
+            let secret = key.pkcs8_der();
+            assert!(shown.contains(&key.spki_sha256().to_string()), "{shown}");
+            // Any 8 bytes of the key as hex, decimal list or base64 would be found by one of these.
+            for window in secret.windows(8) {
+                assert!(!shown.contains(&hex::encode(window)), "{algorithm}");
+                assert!(!shown.contains(&format!("{window:?}")[1..20]), "{algorithm}");
+            }
+            assert!(shown.len() < 140, "{shown}");
+        }
+    }
+}

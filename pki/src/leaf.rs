@@ -202,3 +202,118 @@ fn is_dns_name(name: &str) -> bool {
     let last_is_number = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
     name.len() <= 253 && !last_is_number && name.split('.').all(is_label)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::{ExtendedKeyUsage, KeyUsage};
+    use crate::fixture::{self, DAY, HOUR, NOW, at, request, seconds, terms};
+    use crate::key::Algorithm;
+
+    fn issue_at(now: i64, lifetime: i64, retirement: i64) -> Result<(i64, i64), IssueError> {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let key = fixture::key(Algorithm::EcdsaP256, 9);
+        let terms = Terms { now: at(now), lifetime: seconds(lifetime), retirement: seconds(retirement), ..terms() };
+        let issued = issue(&authority, &request(Usage::Authentication), key.public(), &terms)?;
+        Ok((issued.facts.not_before.as_second(), issued.facts.not_after.as_second()))
+    }
+
+    #[test]
+    fn validity_is_contained_and_backdated() {
+        let begin = NOW - DAY;
+        let end = begin + 365 * DAY;
+        let until = end - 7 * DAY;
+        let life = 360 * HOUR;
+        let rows = [
+            ("usual", NOW, life, Ok((NOW - 300, NOW - 300 + life))),
+            ("one second before the authority", begin - 1, life, Err(())),
+            ("exactly at its beginning: not backdated", begin, life, Ok((begin, begin + life))),
+            ("backdated as far as it goes", begin + 299, life, Ok((begin, begin + life))),
+            ("backdated in full", begin + 300, life, Ok((begin, begin + life))),
+            ("the last that gets its whole life", until - life + 300, life, Ok((until - life, until))),
+            ("one second later it is cut", until - life + 301, life, Ok((until - life + 1, until))),
+            ("a third of its life left", until - life / 3, life, Ok((until - life / 3 - 300, until))),
+            ("one second less than a third", until - life / 3 + 1, life, Err(())),
+            ("after the authority's end", end + 1, life, Err(())),
+            ("a short life keeps three quarters", NOW, 600, Ok((NOW - 150, NOW + 450))),
+            ("a minute", NOW, 60, Ok((NOW - 15, NOW + 45))),
+            ("less than a minute", NOW, 59, Err(())),
+        ];
+        for (name, now, lifetime, expected) in rows {
+            assert_eq!(issue_at(now, lifetime, 7 * DAY).map_err(|_| ()), expected, "{name}");
+        }
+        assert_eq!(issue_at(begin - 1, life, 0), Err(IssueError::AuthorityNotYetValid { not_before: at(begin) }));
+        assert_eq!(issue_at(until, life, 7 * DAY), Err(IssueError::TooLittleLife { until: at(until) }));
+        assert_eq!(
+            issue_at(NOW, life, 400 * DAY).map_err(|error| matches!(error, IssueError::TooLittleLife { .. })),
+            Err(true)
+        );
+    }
+
+    #[test]
+    fn each_profile_says_what_it_is_for() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let signs = KeyUsage { digital_signature: true, ..Default::default() };
+        let rows = [
+            (
+                Usage::Authentication,
+                signs,
+                ExtendedKeyUsage { server_auth: true, client_auth: true, ..Default::default() },
+            ),
+            (
+                Usage::Signing,
+                KeyUsage { content_commitment: true, ..signs },
+                ExtendedKeyUsage { document_signing: true, ..Default::default() },
+            ),
+            (Usage::Link, signs, ExtendedKeyUsage { server_auth: true, ..Default::default() }),
+        ];
+        for (usage, key_usage, extended_key_usage) in rows {
+            let (issued, key) = fixture::leaf(&authority, usage, Algorithm::EcdsaP256);
+            let facts = &issued.facts;
+            assert_eq!((facts.key_usage, facts.extended_key_usage), (key_usage, extended_key_usage), "{usage}");
+            assert_eq!(facts.uris, [request(usage).uri], "{usage}");
+            assert_eq!(facts.dns_names, request(usage).dns_names, "{usage}");
+            assert_eq!(facts.serial, terms().serial.to_string());
+            assert_eq!(facts.spki_sha256, key.spki_sha256());
+            assert_eq!(facts.subject_key_id, Some(key.public().key_identifier()));
+            assert_eq!(facts.authority_key_id, authority.certificate().facts().subject_key_id);
+            assert_eq!(facts.issuer, "O=Saatkond, CN=EE CA 1");
+            assert_eq!(facts.subject, "O=Saatkond, CN=GOV/70000001/gw1");
+            assert!(!facts.is_ca && !facts.self_issued);
+            assert_eq!(*pem::single(&issued.pem, pem::CERTIFICATE).unwrap(), issued.der);
+        }
+    }
+
+    #[test]
+    fn names_that_verifiers_read_differently_are_refused() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let key = fixture::key(Algorithm::EcdsaP256, 9);
+        let attempt = |request: &LeafRequest| issue(&authority, request, key.public(), &terms()).map(|leaf| leaf.facts);
+        let with_dns = |usage, names: &[&str]| LeafRequest {
+            dns_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..request(usage)
+        };
+        for name in
+            ["", "UPPER", "a..b", ".a", "a.", "-a", "a-", "*.a", "a b", "täht", "10.0.0.1", "a.1", &"a".repeat(64)]
+        {
+            let refused = Err(IssueError::DnsName { name: name.to_owned() });
+            assert_eq!(attempt(&with_dns(Usage::Authentication, &[name])), refused, "{name:?}");
+        }
+        assert!(attempt(&with_dns(Usage::Authentication, &[&"a".repeat(63), "1a.b-c"])).is_ok());
+        assert_eq!(attempt(&with_dns(Usage::Signing, &["a"])), Err(IssueError::DnsNames));
+        assert_eq!(attempt(&with_dns(Usage::Link, &[])), Err(IssueError::DnsNames));
+        assert!(attempt(&with_dns(Usage::Authentication, &["a"; MAX_DNS_NAMES])).is_ok());
+        assert_eq!(attempt(&with_dns(Usage::Authentication, &["a"; MAX_DNS_NAMES + 1])), Err(IssueError::DnsNames));
+        let with_uri = |uri: &str| LeafRequest { uri: uri.to_owned(), ..request(Usage::Signing) };
+        for uri in ["", "saatkond://EE/a b", "saatkond://EE/ä", "saatkond://EE/a\n", &"a".repeat(MAX_URI_BYTES + 1)] {
+            assert_eq!(attempt(&with_uri(uri)), Err(IssueError::Uri), "{uri:?}");
+        }
+        assert!(attempt(&with_uri(&"a".repeat(MAX_URI_BYTES))).is_ok());
+        let with_name = |name: &str| LeafRequest { common_name: name.to_owned(), ..request(Usage::Signing) };
+        for name in ["", "a\nb"] {
+            assert_eq!(attempt(&with_name(name)), Err(IssueError::CommonName), "{name:?}");
+        }
+        let long = attempt(&with_name(&"õ".repeat(200))).unwrap();
+        assert_eq!(long.subject, format!("O=Saatkond, CN={}", "õ".repeat(64)));
+    }
+}

@@ -12,6 +12,8 @@ pub mod configuration_key;
 pub mod csr;
 pub mod digest;
 pub mod evidence;
+#[cfg(test)]
+mod fixture;
 pub mod key;
 pub mod leaf;
 mod manifest;

@@ -58,7 +58,7 @@ mod tests {
         let (begin, end) = (at(1_700_000_000), at(1_700_000_000 + 360 * 3600));
         assert_eq!(floor(begin, end), at(1_700_000_000 + 240 * 3600));
         // SHA-256("abc") begins with ba78: 0.55 + 0.10 * 0xba78 / 65536 of 360 h.
-        assert_eq!(renew_at(begin, end, b"abc"), at(1_700_000_000 + 712_800 + 94_398));
+        assert_eq!(renew_at(begin, end, b"abc"), at(1_700_000_000 + 712_800 + 94_399));
         assert_eq!(renew_at(end, begin, b"abc"), end, "no life: due at once");
     }
 

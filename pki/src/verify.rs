@@ -211,3 +211,229 @@ impl fmt::Display for Usage {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
+
+    use super::*;
+    use crate::authority::{self, Authority, AuthoritySpec};
+    use crate::fixture::{self, DAY, NOW, at, seconds, spec, terms};
+    use crate::key::{Algorithm, KeyPair};
+
+    /// The name of the variant: tables compare outcomes, not whole errors.
+    fn outcome(result: Result<CertificateFacts, VerifyError>) -> &'static str {
+        match result {
+            Ok(_) => "ok",
+            Err(VerifyError::Malformed(_)) => "malformed",
+            Err(VerifyError::Expired { .. }) => "expired",
+            Err(VerifyError::NotYetValid { .. }) => "not yet valid",
+            Err(VerifyError::WrongPurpose { .. }) => "wrong purpose",
+            Err(VerifyError::SelfSigned { .. }) => "self-signed",
+            Err(VerifyError::Authority { .. }) => "authority",
+            Err(VerifyError::UnknownIssuer { .. }) => "unknown issuer",
+            Err(VerifyError::AuthorityNotValid { .. }) => "authority not valid",
+            Err(VerifyError::TooManyIntermediates { .. }) => "too many intermediates",
+            Err(VerifyError::Refused { .. }) => "refused",
+        }
+    }
+
+    #[test]
+    fn each_algorithm_verifies_and_no_other_authority_does() {
+        for algorithm in Algorithm::ALL {
+            let (one, two) = (fixture::authority(1, algorithm), fixture::authority(2, algorithm));
+            for leaf_algorithm in Algorithm::ALL {
+                let (leaf, _) = fixture::leaf(&one, Usage::Authentication, leaf_algorithm);
+                let judge =
+                    |bundle: &Bundle| outcome(verify_leaf(&leaf.der, &[], bundle, Usage::Authentication, at(NOW)));
+                assert_eq!(judge(&fixture::bundle(&[&one])), "ok", "{algorithm} signs {leaf_algorithm}");
+                assert_eq!(judge(&fixture::bundle(&[&two, &one])), "ok", "{algorithm} signs {leaf_algorithm}");
+                assert_eq!(judge(&fixture::bundle(&[&two])), "unknown issuer", "{algorithm} signs {leaf_algorithm}");
+            }
+        }
+    }
+
+    /// Two generations must never share a name, yet if they do (a restored backup), the right one is found.
+    #[test]
+    fn an_authority_of_the_same_name_with_another_key() {
+        let make = |number| {
+            Authority::create_with_key(&spec(1, Algorithm::EcdsaP256), fixture::key(Algorithm::EcdsaP256, number))
+        };
+        let (right, wrong) = (make(70).unwrap(), make(71).unwrap());
+        let (leaf, _) = fixture::leaf(&right, Usage::Signing, Algorithm::EcdsaP256);
+        let judge = |bundle: &Bundle| outcome(verify_leaf(&leaf.der, &[], bundle, Usage::Signing, at(NOW)));
+        assert_eq!(judge(&fixture::bundle(&[&wrong, &right])), "ok");
+        assert_eq!(judge(&fixture::bundle(&[&wrong])), "unknown issuer");
+    }
+
+    #[test]
+    fn a_leaf_is_for_its_use_alone() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        let uses = [Usage::Authentication, Usage::Signing, Usage::Link];
+        for issued_for in uses {
+            let (leaf, _) = fixture::leaf(&authority, issued_for, Algorithm::EcdsaP256);
+            for used_for in uses {
+                let expected = if issued_for == used_for { "ok" } else { "wrong purpose" };
+                let result = verify_leaf(&leaf.der, &[], &bundle, used_for, at(NOW));
+                assert_eq!(outcome(result), expected, "{issued_for} as {used_for}");
+            }
+        }
+    }
+
+    fn handmade(authority: &Authority, usages: &[KeyUsagePurpose], purposes: &[ExtendedKeyUsagePurpose]) -> Vec<u8> {
+        let key = fixture::key(Algorithm::EcdsaP256, 50);
+        let mut params = authority::parameters("x", terms().serial, key.public());
+        params.not_before = authority::asn1_time(at(NOW)).unwrap();
+        params.not_after = authority::asn1_time(at(NOW + DAY)).unwrap();
+        params.key_usages = usages.to_vec();
+        params.extended_key_usages = purposes.to_vec();
+        authority.sign(&params, key.public()).unwrap()
+    }
+
+    #[test]
+    fn neither_more_nor_less_than_the_profile() {
+        use ExtendedKeyUsagePurpose::{Any, ClientAuth, Other, ServerAuth};
+        use KeyUsagePurpose::{ContentCommitment, DigitalSignature, KeyCertSign};
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        let document = Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 36]);
+        let rows: [(&str, Usage, &[KeyUsagePurpose], &[ExtendedKeyUsagePurpose], &str); 11] = [
+            ("the profile", Usage::Authentication, &[DigitalSignature], &[ServerAuth, ClientAuth], "ok"),
+            ("server only", Usage::Authentication, &[DigitalSignature], &[ServerAuth], "wrong purpose"),
+            ("client only", Usage::Authentication, &[DigitalSignature], &[ClientAuth], "wrong purpose"),
+            ("none", Usage::Authentication, &[DigitalSignature], &[], "wrong purpose"),
+            (
+                "any as well",
+                Usage::Authentication,
+                &[DigitalSignature],
+                &[ServerAuth, ClientAuth, Any],
+                "wrong purpose",
+            ),
+            ("no key usage", Usage::Authentication, &[], &[ServerAuth, ClientAuth], "wrong purpose"),
+            (
+                "commits",
+                Usage::Authentication,
+                &[DigitalSignature, ContentCommitment],
+                &[ServerAuth, ClientAuth],
+                "wrong purpose",
+            ),
+            (
+                "signs",
+                Usage::Authentication,
+                &[DigitalSignature, KeyCertSign],
+                &[ServerAuth, ClientAuth],
+                "wrong purpose",
+            ),
+            (
+                "the profile",
+                Usage::Signing,
+                &[DigitalSignature, ContentCommitment],
+                std::slice::from_ref(&document),
+                "ok",
+            ),
+            ("does not commit", Usage::Signing, &[DigitalSignature], std::slice::from_ref(&document), "wrong purpose"),
+            (
+                "both uses",
+                Usage::Signing,
+                &[DigitalSignature, ContentCommitment],
+                &[document.clone(), ClientAuth],
+                "wrong purpose",
+            ),
+        ];
+        for (name, usage, usages, purposes, expected) in rows {
+            let der = handmade(&authority, usages, purposes);
+            assert_eq!(outcome(verify_leaf(&der, &[], &bundle, usage, at(NOW))), expected, "{usage}: {name}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_valid_from_its_first_to_its_last_second() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        let (leaf, _) = fixture::leaf(&authority, Usage::Authentication, Algorithm::EcdsaP256);
+        let (begin, end) = (leaf.facts.not_before.as_second(), leaf.facts.not_after.as_second());
+        for (time, expected) in [(begin - 1, "not yet valid"), (begin, "ok"), (end, "ok"), (end + 1, "expired")] {
+            let result = verify_leaf(&leaf.der, &[], &bundle, Usage::Authentication, at(time));
+            assert_eq!(outcome(result), expected, "{time}");
+        }
+        let late = verify_leaf(&leaf.der, &[], &bundle, Usage::Authentication, at(end + 1)).unwrap_err();
+        let text = late.to_string();
+        assert!(text.contains("5a5a5a5a") && text.contains("GOV/70000001/gw1") && text.contains("EE CA 1"), "{text}");
+    }
+
+    /// The chain builder accepts an expired anchor; a leaf that outlives its authority must not slip through by that.
+    #[test]
+    fn an_authority_is_valid_from_its_first_to_its_last_second() {
+        let short = AuthoritySpec { not_before: at(NOW), lifetime: seconds(DAY), ..spec(1, Algorithm::EcdsaP256) };
+        let authority = Authority::create_with_key(&short, fixture::key(Algorithm::EcdsaP256, 2)).unwrap();
+        let key = fixture::key(Algorithm::EcdsaP256, 50);
+        let mut params = authority::parameters("x", terms().serial, key.public());
+        params.not_before = authority::asn1_time(at(NOW - DAY)).unwrap();
+        params.not_after = authority::asn1_time(at(NOW + 9 * DAY)).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let der = authority.sign(&params, key.public()).unwrap();
+        let bundle = fixture::bundle(&[&authority, &fixture::authority(2, Algorithm::EcdsaP256)]);
+        let rows =
+            [(NOW - 1, "authority not valid"), (NOW, "ok"), (NOW + DAY, "ok"), (NOW + DAY + 1, "authority not valid")];
+        for (time, expected) in rows {
+            assert_eq!(outcome(verify_leaf(&der, &[], &bundle, Usage::Link, at(time))), expected, "{time}");
+        }
+    }
+
+    #[test]
+    fn self_signed_authorities_and_rubbish_are_told_apart() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        let key = fixture::key(Algorithm::EcdsaP256, 50);
+        let mut params = authority::parameters("GOV/70000001/gw1", terms().serial, key.public());
+        params.is_ca = IsCa::ExplicitNoCa;
+        let own = params.self_signed(&key).unwrap();
+        let (leaf, _) = fixture::leaf(&authority, Usage::Link, Algorithm::EcdsaP256);
+        let judge = |der: &[u8]| outcome(verify_leaf(der, &[], &bundle, Usage::Link, at(NOW)));
+        assert_eq!(judge(own.der()), "self-signed");
+        assert_eq!(judge(authority.certificate().der()), "authority");
+        assert_eq!(judge(&leaf.der[1..]), "malformed");
+        let many = vec![CertificateDer::from(leaf.der.clone()); MAX_INTERMEDIATES + 1];
+        assert_eq!(outcome(verify_leaf(&leaf.der, &many, &bundle, Usage::Link, at(NOW))), "too many intermediates");
+        assert_eq!(outcome(verify_leaf(&leaf.der, &many[1..], &bundle, Usage::Link, at(NOW))), "ok");
+    }
+
+    #[test]
+    fn no_byte_of_a_leaf_can_be_changed() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        let (leaf, _) = fixture::leaf(&authority, Usage::Link, Algorithm::EcdsaP256);
+        for at_byte in 0..leaf.der.len() {
+            let mut changed = leaf.der.clone();
+            changed[at_byte] ^= 1;
+            let result = verify_leaf(&changed, &[], &bundle, Usage::Link, at(NOW));
+            assert_ne!(outcome(result), "ok", "byte {at_byte}");
+        }
+    }
+
+    /// A leaf, whose key is in many hands, must not be able to make further leaves.
+    #[test]
+    fn chains_through_intermediates() {
+        let root = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&root]);
+        let middle_key = fixture::key(Algorithm::EcdsaP256, 60);
+        let middle = |is_ca: IsCa| {
+            let mut params = authority::parameters("EE CA middle", terms().serial, middle_key.public());
+            params.not_before = authority::asn1_time(at(NOW - DAY)).unwrap();
+            params.not_after = authority::asn1_time(at(NOW + 300 * DAY)).unwrap();
+            params.is_ca = is_ca;
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            root.sign(&params, middle_key.public()).unwrap()
+        };
+        let real = middle(IsCa::Ca(BasicConstraints::Unconstrained));
+        let pem = crate::pem::encode(crate::pem::CERTIFICATE, &real).to_string();
+        let issuing = Authority::load(&pem, &KeyPair::to_pkcs8_pem(&middle_key)).unwrap();
+        let (leaf, _) = fixture::leaf(&issuing, Usage::Link, Algorithm::EcdsaP256);
+        let judge = |middle: Vec<u8>| outcome(verify_leaf(&leaf.der, &[middle.into()], &bundle, Usage::Link, at(NOW)));
+        assert_eq!(judge(real), "ok");
+        assert_eq!(judge(middle(IsCa::ExplicitNoCa)), "refused");
+        assert_eq!(outcome(verify_leaf(&leaf.der, &[], &bundle, Usage::Link, at(NOW))), "unknown issuer");
+    }
+}
