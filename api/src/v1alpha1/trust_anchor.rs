@@ -1,0 +1,413 @@
+//! `TrustAnchor`: an instance's trust, its leaf policy, its admission and its global groups.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Period;
+use crate::identifiers::{GroupCode, InstanceCode};
+use crate::refs::{ClientIdRef, OperatorSecretRef};
+
+/// The desired state of an instance's trust.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "saatkond.io",
+    version = "v1alpha1",
+    kind = "TrustAnchor",
+    plural = "trustanchors",
+    shortname = "ta",
+    category = "saatkond",
+    status = "TrustAnchorStatus",
+    derive = "PartialEq",
+    doc = "TrustAnchor is one instance's trust: its certificate authority, the policy of the certificates issued under it, who may join, and the groups that all members share.",
+    printcolumn(name = "Instance", type_ = "string", json_path = ".spec.instance"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Servers", type_ = "integer", json_path = ".status.counts.securityServers"),
+    printcolumn(name = "Sequence", type_ = "integer", json_path = ".status.bundle.sequence"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Serves-Until",
+        type_ = "date",
+        json_path = ".status.servesWithoutOperatorUntil",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')")
+        .message("the name must have at most 63 characters and no dots: it is part of a host name and of labels")
+)]
+#[x_kube(
+    validation = Rule::new("self.instance == oldSelf.instance")
+        .message("instance is immutable: it stands in every certificate")
+        .field_path(".instance"),
+    validation = Rule::new(
+        "duration(self.leafPolicy.maxLifetime).getSeconds() * 35 >= duration(self.autonomy).getSeconds() * 100"
+    )
+    .message("leafPolicy.maxLifetime leaves less than autonomy: certificates are renewed at 65 % of life at the latest, so 0.35 * maxLifetime must be at least autonomy")
+    .field_path(".leafPolicy"),
+    validation = Rule::new(
+        "!has(self.source.managed) || duration(self.source.managed.lifetime).getSeconds() >= duration(self.source.managed.retirement).getSeconds() + duration(self.leafPolicy.maxLifetime).getSeconds()"
+    )
+    .message("source.managed.lifetime is shorter than retirement plus leafPolicy.maxLifetime: no certificate of full length could ever be issued")
+    .field_path(".source"),
+    validation = Rule::new("duration(self.autonomy) >= duration('1m') && duration(self.autonomy) <= duration('2160h')")
+        .message("autonomy must be between 1m and 2160h (90 days)")
+        .field_path(".autonomy")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustAnchorSpec {
+    /// The instance's identifier, the first part of every identifier in the federation. Case-sensitive and immutable:
+    /// it stands in every certificate. Example: `EE`.
+    pub instance: InstanceCode,
+    /// Where the authority's certificates come from: exactly one of `managed` and `external`.
+    pub source: TrustSource,
+    /// Policy of the certificates that are issued to security servers. A change acts at each certificate's next
+    /// renewal.
+    #[serde(default)]
+    pub leaf_policy: LeafPolicy,
+    /// For how long the federation must go on exchanging messages with its operator gone, at any moment. Signed
+    /// documents live for this plus one day; a leaf policy that leaves less is refused. Between `1m` and `2160h` (90
+    /// days). Default: `72h`.
+    #[serde(default = "default_autonomy")]
+    pub autonomy: Period,
+    /// Who may claim a member identity of this instance. `Annotated`: a namespace that the governing authority has
+    /// annotated with `saatkond.io/member-identities`. `Open`: any namespace, for development; a condition says so.
+    /// Default: `Annotated`.
+    #[serde(default)]
+    pub admission: AdmissionMode,
+    /// Groups of members and subsystems that any member of the instance may name in an access right. A change reaches
+    /// running security servers within seconds. At most 64 groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["code".into()]))]
+    pub global_groups: Vec<GlobalGroup>,
+}
+
+/// The autonomy that a trust anchor has unless it says otherwise: three days.
+pub const DEFAULT_AUTONOMY: Period = Period::hours(72);
+
+fn default_autonomy() -> Period {
+    DEFAULT_AUTONOMY
+}
+
+/// Where the authority's certificates come from. Exactly one field is set.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("has(self.managed) != has(self.external)")
+        .message("exactly one of managed and external must be set"),
+    validation = Rule::new("has(self.managed) == has(oldSelf.managed)")
+        .message("the kind of source is immutable: make a new TrustAnchor")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustSource {
+    /// Saatkond makes the certificate authority and keeps its key in a Secret in the operator's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedSource>,
+    /// The certificates of an authority that exists elsewhere, a partner's or an offline root's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalSource>,
+}
+
+/// The one source that a [`TrustSource`] names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SourceChoice<'a> {
+    /// Made and kept by Saatkond.
+    Managed(&'a ManagedSource),
+    /// Given from outside.
+    External(&'a ExternalSource),
+}
+
+impl TrustSource {
+    /// The source that is set. `None` if not exactly one is, which admission refuses.
+    #[must_use]
+    pub fn choice(&self) -> Option<SourceChoice<'_>> {
+        match (&self.managed, &self.external) {
+            (Some(managed), None) => Some(SourceChoice::Managed(managed)),
+            (None, Some(external)) => Some(SourceChoice::External(external)),
+            _ => None,
+        }
+    }
+}
+
+/// A certificate authority that Saatkond makes.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("self.algorithm == oldSelf.algorithm")
+        .message("algorithm is immutable: a new algorithm needs a new authority")
+        .field_path(".algorithm"),
+    validation = Rule::new("duration(self.lifetime) == duration(oldSelf.lifetime)")
+        .message("lifetime is immutable: a certificate cannot be changed")
+        .field_path(".lifetime"),
+    validation = Rule::new("duration(self.lifetime) >= duration('1h') && duration(self.lifetime) <= duration('219000h')")
+        .message("lifetime must be between 1h and 219000h (25 years)")
+        .field_path(".lifetime"),
+    validation = Rule::new("duration(self.retirement) >= duration('1m')")
+        .message("retirement must be at least 1m")
+        .field_path(".retirement")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedSource {
+    /// Key algorithm of the authority: `ECDSA-P256`, `ECDSA-P384`, `Ed25519` or `RSA-3072`. Immutable: a new
+    /// algorithm needs a new authority. Default: `ECDSA-P256`.
+    #[serde(default)]
+    pub algorithm: KeyAlgorithm,
+    /// How long the authority's certificate is valid, from its making. Immutable: a certificate cannot be changed.
+    /// Between `1h` and `219000h` (25 years). Default: `8760h` (one year).
+    #[serde(default = "default_ca_lifetime")]
+    pub lifetime: Period,
+    /// How long before the authority's certificate expires the last certificate issued under it must have expired.
+    /// A change acts at the next issue. Default: `24h`.
+    #[serde(default = "default_retirement")]
+    pub retirement: Period,
+}
+
+/// The life of a managed authority's certificate unless the spec says otherwise: one year.
+pub const DEFAULT_CA_LIFETIME: Period = Period::hours(8760);
+/// The time kept free at the end of an authority's life unless the spec says otherwise: one day.
+pub const DEFAULT_RETIREMENT: Period = Period::hours(24);
+
+impl Default for ManagedSource {
+    fn default() -> Self {
+        Self { algorithm: KeyAlgorithm::default(), lifetime: DEFAULT_CA_LIFETIME, retirement: DEFAULT_RETIREMENT }
+    }
+}
+
+fn default_ca_lifetime() -> Period {
+    DEFAULT_CA_LIFETIME
+}
+
+fn default_retirement() -> Period {
+    DEFAULT_RETIREMENT
+}
+
+/// Key algorithm of a certificate authority.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyAlgorithm {
+    /// ECDSA on NIST P-256 with SHA-256.
+    #[default]
+    #[serde(rename = "ECDSA-P256")]
+    EcdsaP256,
+    /// ECDSA on NIST P-384 with SHA-384.
+    #[serde(rename = "ECDSA-P384")]
+    EcdsaP384,
+    /// Ed25519 (RFC 8410).
+    #[serde(rename = "Ed25519")]
+    Ed25519,
+    /// RSA with a modulus of 3072 bits and SHA-256.
+    #[serde(rename = "RSA-3072")]
+    Rsa3072,
+}
+
+/// An authority that exists elsewhere.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalSource {
+    /// The trusted CA certificates, PEM, one certificate an entry, at most 8. They are all in the bundle; the one whose
+    /// key is in `signingKeySecretRef` issues. Adding or removing one publishes a new bundle at once.
+    #[schemars(length(min = 1, max = 8), inner(length(max = 16384), regex(pattern = CERTIFICATE)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub certificates: Vec<String>,
+    /// Secret in the operator's namespace whose entry `tls.key` holds the private key (PKCS#8 PEM) of one of the
+    /// certificates. Unset: nothing can be issued here, a condition says so, and servers keep the leaves they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key_secret_ref: Option<OperatorSecretRef>,
+}
+
+/// What a certificate looks like: one PEM block, blanks around it, no key.
+pub const CERTIFICATE: &str = r"^\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*$";
+
+/// Policy of the certificates issued to security servers.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new(
+        "duration(self.maxLifetime) >= duration('10m') && duration(self.maxLifetime) <= duration('8760h')"
+    )
+    .message("maxLifetime must be between 10m and 8760h (one year)")
+    .field_path(".maxLifetime")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct LeafPolicy {
+    /// The longest life of a security server's certificates, TLS and signing. They are renewed when 55 to 65 % of it
+    /// has passed, so what is left then must cover `autonomy`. Between `10m` and `8760h`. Default: `360h` (15 days).
+    #[serde(default = "default_leaf_lifetime")]
+    pub max_lifetime: Period,
+}
+
+/// The longest life of a leaf unless the spec says otherwise: 15 days.
+pub const DEFAULT_LEAF_LIFETIME: Period = Period::hours(360);
+
+fn default_leaf_lifetime() -> Period {
+    DEFAULT_LEAF_LIFETIME
+}
+
+impl Default for LeafPolicy {
+    fn default() -> Self {
+        Self { max_lifetime: DEFAULT_LEAF_LIFETIME }
+    }
+}
+
+/// Who may claim a member identity.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AdmissionMode {
+    /// A namespace that the governing authority has annotated with the identity.
+    #[default]
+    Annotated,
+    /// Any namespace. For development.
+    Open,
+}
+
+/// A group that all members of the instance may grant rights to.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GlobalGroup {
+    /// The group's code, case-sensitive. Example: `hospitals`.
+    pub code: GroupCode,
+    /// What the group is for, in words. At most 255 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub description: Option<String>,
+    /// Who belongs to the group. Entries match exactly: a member does not cover its subsystems. At most 2000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000))]
+    pub members: Vec<ClientIdRef>,
+}
+
+/// The observed state of an instance's trust.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustAnchorStatus {
+    /// The `metadata.generation` of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What holds and what does not; see docs/reference/conditions.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::crds::conditions_schema")]
+    pub conditions: Vec<Condition>,
+    /// The trusted CA certificates that are published now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleStatus>,
+    /// The authority's generations, oldest first. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["generation".into()]))]
+    pub authorities: Vec<AuthorityStatus>,
+    /// The generation that issues new certificates. Unset while nothing can be issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_generation: Option<u64>,
+    /// The instance configuration that is published now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<InstanceConfigurationStatus>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<TrustAnchorCounts>,
+    /// The first 20 processes that have not loaded the published bundle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub blocking: Vec<BlockingProcess>,
+    /// Until when the federation goes on exchanging messages if the operator stops now: the weakest of the signed
+    /// documents and all certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves_without_operator_until: Option<Time>,
+}
+
+/// The published bundle.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleStatus {
+    /// Rises by one with each change of the bundle or of the signing generation, and with nothing else.
+    pub sequence: u64,
+    /// SHA-256 of the bundle, `sha256:` and 64 hexadecimal digits.
+    #[schemars(length(max = 71))]
+    pub hash: String,
+    /// The generations whose certificates are in the bundle, ascending.
+    #[schemars(length(max = 16))]
+    pub generations: Vec<u64>,
+}
+
+/// One generation of the authority.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// The generation's number; rises with each new authority.
+    pub generation: u64,
+    /// What the generation is used for. `Active`: trusted, and issues if it is the signing generation.
+    pub state: AuthorityState,
+    /// Serial number of its certificate, hexadecimal.
+    #[schemars(length(max = 64))]
+    pub serial: String,
+    /// Subject key identifier of its certificate, hexadecimal.
+    #[schemars(length(max = 128))]
+    pub ski: String,
+    /// From when its certificate is valid.
+    pub not_before: Time,
+    /// Until when its certificate is valid.
+    pub not_after: Time,
+}
+
+/// What a generation of the authority is used for.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AuthorityState {
+    /// In the bundle; issues if it is the signing generation.
+    Active,
+    /// In the bundle, past the last moment at which a certificate could be issued under it.
+    Expiring,
+    /// Its certificate has expired.
+    Expired,
+}
+
+/// The published instance configuration.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceConfigurationStatus {
+    /// Rises with each change; never goes back.
+    pub version: u64,
+    /// When it was signed.
+    pub signed_at: Time,
+    /// Until when it is accepted: signing plus `autonomy` plus one day. It is signed again daily.
+    pub expires_at: Time,
+    /// Generation of the configuration key that signed it.
+    pub key_generation: u64,
+    /// Generation of the next configuration key, which the document names ahead.
+    pub next_key_generation: u64,
+}
+
+/// Numbers of an instance.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustAnchorCounts {
+    /// Members that are registered in the instance configuration.
+    pub members: u32,
+    /// Security servers that are registered in the instance configuration.
+    pub security_servers: u32,
+    /// Processes of those servers, pending and terminating ones among them.
+    pub processes: u32,
+    /// Processes whose receipt names the published bundle sequence.
+    pub receipts_current: u32,
+}
+
+/// A process that has not loaded the published bundle.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockingProcess {
+    /// Namespace of its SecurityServer.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Name of its SecurityServer.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// UID of its pod. Unset when the server has no process that reports at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36))]
+    pub pod_uid: Option<String>,
+    /// Why it blocks; a reason of docs/reference/conditions.md.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
+}
