@@ -3,11 +3,12 @@
 //! A request proves possession of a key and asks for nothing: names, uses and life are the issuer's policy alone, so whatever
 //! else a request says is not read.
 
+use aws_lc_rs::signature::{self, VerificationAlgorithm};
 use rcgen::CertificateParams;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use crate::key::{KeyError, KeyPair, SubjectPublicKey};
+use crate::key::{Algorithm, KeyError, KeyPair, SubjectPublicKey};
 
 /// No request of the project comes near this size.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
@@ -24,7 +25,7 @@ pub enum CsrError {
     /// The key is of no supported algorithm.
     #[error("the key of the certification request is not supported")]
     Key(#[source] KeyError),
-    /// The request was not signed by its key: no proof of possession.
+    /// The request was not signed by its key, or in an unknown way: no proof of possession.
     #[error("the certification request is not signed by its own key")]
     Possession,
     /// Building the request failed.
@@ -51,16 +52,31 @@ pub fn accept(der: &[u8]) -> Result<SubjectPublicKey, CsrError> {
     }
     let info = &request.certification_request_info;
     let key = SubjectPublicKey::from_spki_der(info.subject_pki.raw).map_err(CsrError::Key)?;
-    // Each key has one signature algorithm here, so the one that the request names need not be read.
-    key.verify(info.raw, &request.signature_value.data).map_err(|_| CsrError::Possession)?;
+    let signed_with = request.signature_algorithm.algorithm.to_id_string();
+    let algorithm = signature_algorithm(key.algorithm(), &signed_with).ok_or(CsrError::Possession)?;
+    key.verify_with(algorithm, info.raw, &request.signature_value.data).map_err(|_| CsrError::Possession)?;
     Ok(key)
+}
+
+/// How a key of this kind may sign its request: other tools than ours choose the digest freely.
+fn signature_algorithm(key: Algorithm, signed_with: &str) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match (key, signed_with) {
+        (Algorithm::EcdsaP256, "1.2.840.10045.4.3.2") => &signature::ECDSA_P256_SHA256_ASN1,
+        (Algorithm::EcdsaP256, "1.2.840.10045.4.3.3") => &signature::ECDSA_P256_SHA384_ASN1,
+        (Algorithm::EcdsaP384, "1.2.840.10045.4.3.2") => &signature::ECDSA_P384_SHA256_ASN1,
+        (Algorithm::EcdsaP384, "1.2.840.10045.4.3.3") => &signature::ECDSA_P384_SHA384_ASN1,
+        (Algorithm::Ed25519, "1.3.101.112") => &signature::ED25519,
+        (Algorithm::Rsa3072, "1.2.840.113549.1.1.11") => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (Algorithm::Rsa3072, "1.2.840.113549.1.1.12") => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (Algorithm::Rsa3072, "1.2.840.113549.1.1.13") => &signature::RSA_PKCS1_2048_8192_SHA512,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
-    use crate::key::Algorithm;
 
     #[test]
     fn the_key_comes_through_for_every_algorithm() {

@@ -216,3 +216,209 @@ impl CheckedSignature<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::authority::Authority;
+    use crate::fixture::{self, HOUR, NOW, at};
+    use crate::key::Algorithm;
+
+    fn credential(authority: &Authority, algorithm: Algorithm) -> SigningCredential {
+        let (leaf, key) = fixture::leaf(authority, Usage::Signing, algorithm);
+        SigningCredential::from_pem(&leaf.pem, &key.to_pkcs8_pem()).unwrap()
+    }
+
+    fn digests() -> MessageDigests {
+        MessageDigests::of(b"POST /EE/GOV/70000002/registry HTTP/1.1", Some(b"{}"))
+    }
+
+    #[test]
+    fn every_algorithm_signs_and_verifies() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        for algorithm in Algorithm::ALL {
+            let credential = credential(&authority, algorithm);
+            for digests in [digests(), MessageDigests::of(b"", None)] {
+                let cms = sign(&digests, &credential, at(NOW)).unwrap();
+                let verified = verify(&cms, &digests, &bundle, at(NOW + 1)).unwrap();
+                assert_eq!((&verified.facts, verified.signing_time), (credential.facts(), at(NOW)), "{algorithm}");
+                let checked = verify_signature_only(&cms, &digests).unwrap();
+                assert_eq!(checked.leaf_der, credential.leaf_der());
+                assert_eq!(checked.leaf_sha256, credential.facts().sha256);
+            }
+        }
+    }
+
+    #[test]
+    fn another_message_is_refused() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let cms = sign(&digests(), &credential(&authority, Algorithm::EcdsaP256), at(NOW)).unwrap();
+        let others = [
+            MessageDigests { body: None, ..digests() },
+            MessageDigests { body: Some([0; 64]), ..digests() },
+            MessageDigests { rest_part: [0; 64], ..digests() },
+            MessageDigests { rest_part: digests().body.unwrap(), body: Some(digests().rest_part) },
+        ];
+        for other in others {
+            assert_eq!(verify_signature_only(&cms, &other), Err(EvidenceError::OtherContent));
+        }
+    }
+
+    /// Every byte of every algorithm's signature: changed in its lowest, highest and all bits, doubled, left out.
+    #[test]
+    fn no_byte_of_a_signature_can_be_changed() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        for algorithm in Algorithm::ALL {
+            let cms = sign(&digests(), &credential(&authority, algorithm), at(NOW)).unwrap();
+            let step = if algorithm == Algorithm::EcdsaP256 { 1 } else { 3 };
+            for place in (0..cms.len()).step_by(step) {
+                for mask in [0x01, 0x80, 0xff] {
+                    let mut changed = cms.clone();
+                    changed[place] ^= mask;
+                    assert!(
+                        verify_signature_only(&changed, &digests()).is_err(),
+                        "{algorithm} byte {place} ^ {mask:#x}"
+                    );
+                }
+                let mut doubled = cms.clone();
+                doubled.insert(place, cms[place]);
+                assert!(verify_signature_only(&doubled, &digests()).is_err(), "{algorithm} byte {place} doubled");
+                let mut left_out = cms.clone();
+                left_out.remove(place);
+                assert!(verify_signature_only(&left_out, &digests()).is_err(), "{algorithm} byte {place} left out");
+                assert!(verify_signature_only(&cms[..place], &digests()).is_err(), "{algorithm} cut at {place}");
+            }
+            assert!(verify_signature_only(&[cms.as_slice(), &[0]].concat(), &digests()).is_err());
+        }
+    }
+
+    /// The outcome names the part that was altered.
+    #[test]
+    fn each_region_has_its_error() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let credential = credential(&authority, Algorithm::EcdsaP256);
+        let cms = sign(&digests(), &credential, at(NOW)).unwrap();
+        let subject = credential.facts().subject.clone();
+        let find = |part: &[u8]| cms.windows(part.len()).rposition(|bytes| bytes == part).unwrap();
+        let digest = cms::digest(Algorithm::EcdsaP256, &manifest(&digests()));
+        // 1.2.840.113549.1.7.1 stands in encapContentInfo (first) and in the content-type attribute (last).
+        let data = hex::decode("06092a864886f70d010701").unwrap();
+        let first_data = cms.windows(data.len()).position(|bytes| bytes == data).unwrap();
+        let signature = EvidenceError::Signature { subject };
+        let rows = [
+            ("outer tag", 0, EvidenceError::Malformed),
+            ("version", 25, EvidenceError::NotCanonical),
+            ("content type, unsigned", first_data + 10, EvidenceError::NotCanonical),
+            ("content type, signed", find(&data) + 10, EvidenceError::NotCanonical),
+            ("message digest", find(&digest), EvidenceError::OtherContent),
+            ("signing time", find(b"260301120000Z") + 11, signature.clone()),
+            ("signature value", cms.len() - 1, signature),
+        ];
+        assert_eq!(cms[23..26], [0x02, 0x01, 0x01]);
+        for (name, place, expected) in rows {
+            let mut changed = cms.clone();
+            changed[place] ^= 1;
+            assert_eq!(verify_signature_only(&changed, &digests()), Err(expected), "{name}");
+        }
+    }
+
+    /// A certificate of the same key and name in place of the one that signed: signing-certificate-v2 binds the signature to
+    /// one certificate.
+    #[test]
+    fn the_certificate_cannot_be_exchanged() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let (leaf, key) = fixture::leaf(&authority, Usage::Signing, Algorithm::EcdsaP256);
+        let first = SigningCredential::new(leaf.der.clone(), key).unwrap();
+        let (other, key) = loop {
+            let (other, key) = fixture::leaf(&authority, Usage::Signing, Algorithm::EcdsaP256);
+            // Same length, so that it fits in place; ECDSA signatures vary by a byte or two.
+            if other.der.len() == leaf.der.len() && other.der != leaf.der {
+                break (other, key);
+            }
+        };
+        assert_eq!(key.spki_sha256(), first.facts().spki_sha256);
+        let mut cms = sign(&digests(), &first, at(NOW)).unwrap();
+        let place = cms.windows(leaf.der.len()).position(|bytes| bytes == leaf.der).unwrap();
+        cms[place..place + other.der.len()].copy_from_slice(&other.der);
+        let refused = EvidenceError::Signature { subject: first.facts().subject.clone() };
+        assert_eq!(verify_signature_only(&cms, &digests()), Err(refused));
+    }
+
+    #[test]
+    fn the_chain_the_use_and_the_times_are_judged() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        let credential = credential(&authority, Algorithm::EcdsaP256);
+        let (begin, end) = (credential.facts().not_before.as_second(), credential.facts().not_after.as_second());
+        let judge = |signed: i64, bundle: &Bundle, now: i64| {
+            verify(&sign(&digests(), &credential, at(signed)).unwrap(), &digests(), bundle, at(now)).map(|_| ())
+        };
+        let outside = |signed: i64| Err(EvidenceError::SignedOutsideValidity { signing_time: at(signed) });
+        assert_eq!(judge(begin - 1, &bundle, NOW), outside(begin - 1));
+        assert_eq!(judge(begin, &bundle, NOW), Ok(()));
+        assert_eq!(judge(end, &bundle, end), Ok(()));
+        assert_eq!(judge(end + 1, &bundle, end), outside(end + 1));
+        assert!(matches!(judge(NOW, &bundle, end + 1), Err(EvidenceError::Untrusted(VerifyError::Expired { .. }))));
+        let other = fixture::bundle(&[&fixture::authority(2, Algorithm::EcdsaP256)]);
+        assert!(matches!(judge(NOW, &other, NOW), Err(EvidenceError::Untrusted(VerifyError::UnknownIssuer { .. }))));
+        let (leaf, key) = fixture::leaf(&authority, Usage::Authentication, Algorithm::EcdsaP256);
+        let cms = sign(&digests(), &SigningCredential::new(leaf.der, key).unwrap(), at(NOW)).unwrap();
+        let refused = verify(&cms, &digests(), &bundle, at(NOW));
+        assert!(matches!(refused, Err(EvidenceError::Untrusted(VerifyError::WrongPurpose { .. }))), "{refused:?}");
+    }
+
+    #[test]
+    fn times_that_cms_cannot_carry() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let credential = credential(&authority, Algorithm::EcdsaP256);
+        assert_eq!(sign(&digests(), &credential, at(-1)), Err(EvidenceError::Time));
+        // The last second of UTCTime and the first of GeneralizedTime.
+        for time in [0, 2_524_607_999, 2_524_608_000, 2_524_608_000 + 100 * HOUR] {
+            let cms = sign(&digests(), &credential, at(time)).unwrap();
+            assert_eq!(verify_signature_only(&cms, &digests()).unwrap().signing_time, at(time));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_or_is_too_long_is_refused() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let (leaf, key) = fixture::leaf(&authority, Usage::Signing, Algorithm::EcdsaP256);
+        let other = fixture::key(Algorithm::EcdsaP256, 3).to_pkcs8_pem();
+        let refused = |leaf: &str, key: &str| SigningCredential::from_pem(leaf, key).unwrap_err();
+        assert!(matches!(refused(&leaf.pem, &other), EvidenceError::KeyMismatch { .. }));
+        assert!(matches!(refused(&other, &other), EvidenceError::Pem(_)));
+        assert!(matches!(refused(&leaf.pem, &leaf.pem), EvidenceError::Key(_)));
+        let long = vec![0x30; MAX_SIGNATURE_BYTES + 1];
+        assert_eq!(verify_signature_only(&long, &digests()), Err(EvidenceError::TooLong));
+        assert_eq!(verify_signature_only(&long[1..], &digests()), Err(EvidenceError::Malformed));
+        let shown = format!("{:?}", SigningCredential::new(leaf.der, key).unwrap());
+        assert!(
+            shown.starts_with("SigningCredential { facts: CertificateFacts {") && !shown.contains("secret"),
+            "{shown}"
+        );
+        assert!(!shown.contains("key:") && shown.ends_with(".. }"), "{shown}");
+    }
+
+    proptest! {
+        /// Reading never panics and never accepts what was not signed.
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(verify_signature_only(&bytes, &digests()).is_err());
+        }
+
+        /// The same with bytes that begin as DER does, so that the reader gets further.
+        #[test]
+        fn spliced_signatures_are_refused(from in 0_usize..900, to in 0_usize..900, length in 1_usize..300) {
+            let authority = fixture::authority(1, Algorithm::EcdsaP256);
+            let cms = sign(&digests(), &credential(&authority, Algorithm::Ed25519), at(NOW)).unwrap();
+            let (from, to) = (from % cms.len(), to % cms.len());
+            let length = length.min(cms.len() - from).min(cms.len() - to);
+            let mut spliced = cms.clone();
+            spliced.copy_within(from..from + length, to);
+            prop_assert_eq!(verify_signature_only(&spliced, &digests()).is_ok(), spliced == cms);
+        }
+    }
+}

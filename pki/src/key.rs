@@ -255,9 +255,17 @@ impl SubjectPublicKey {
 
     /// Checks a signature made by [`KeyPair::sign`].
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
-        UnparsedPublicKey::new(self.algorithm.verification(), &self.raw)
-            .verify(message, signature)
-            .map_err(|_| KeyError::Signature)
+        self.verify_with(self.algorithm.verification(), message, signature)
+    }
+
+    /// Checks a signature made with another digest than ours.
+    pub(crate) fn verify_with(
+        &self,
+        algorithm: &'static dyn VerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), KeyError> {
+        UnparsedPublicKey::new(algorithm, &self.raw).verify(message, signature).map_err(|_| KeyError::Signature)
     }
 
     fn is_sound(&self) -> bool {
