@@ -1,0 +1,100 @@
+# Saatkond. `make help` lists what there is. Long steps say how long they take; all can be run again at any time.
+# What is installed goes to a cache outside of the repository (testbed/install.sh) or to target/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+STAGE := hack/stage.sh
+TOOLS := $(CURDIR)/target/tools/bin
+# Where cargo puts binaries: .cargo/config.toml names the target, so that static linking spares build scripts.
+TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE = target/$(TRIPLE)/release
+DEBUG = target/$(TRIPLE)/debug
+TESTBED = $(DEBUG)/testbed
+export PATH := $(TOOLS):$(PATH)
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Build
+
+.PHONY: tools-api
+tools-api: ## Install the API-server tier of the testbed (Go; no root)
+	@$(STAGE) "tools: API server" testbed/install.sh api
+
+.PHONY: tools
+tools: ## Install all that the testbed runs: Kubernetes, containerd, PostgreSQL image, ... (root)
+	@$(STAGE) "tools: regions" testbed/install.sh regions
+
+.PHONY: build
+build: ## Build every crate, for development
+	@$(STAGE) "build" cargo build --workspace --all-targets
+
+.PHONY: testbed
+testbed:
+	@$(STAGE) "build: testbed" cargo build --quiet -p saatkond-testbed
+
+.PHONY: image
+image: testbed ## Build the images from static release binaries, print their size
+	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-person-register
+	@$(STAGE) "image: saatkond" hack/image.sh $(TESTBED) $(RELEASE)/saatkond saatkond:dev target/images/saatkond.tar 20
+	@$(STAGE) "image: person register" hack/image.sh $(TESTBED) $(RELEASE)/person-register saatkond-person-register:dev \
+		target/images/person-register.tar
+
+.PHONY: generate
+generate: ## Write what is generated: CRDs, the chart's CRDs, the field reference
+	@$(STAGE) "generate" cargo xtask gen
+
+##@ Test
+
+.PHONY: test
+test: ## Everything that must pass: format, lints, unit, integration, chart, a journey in a region
+	@hack/test.sh
+
+.PHONY: unit
+unit: ## Only the tests that need nothing installed
+	@$(STAGE) "unit tests" cargo test --workspace --lib --bins
+
+.PHONY: chart
+chart: ## Test the Helm chart: lint, golden renders, refused values (UPDATE=1 writes the renders anew)
+	@$(STAGE) "chart" env UPDATE=$(UPDATE) cargo test -p saatkond-e2e --test chart
+
+.PHONY: crash
+crash: tools-api testbed ## Crash plans beyond those of `make test`: pairs of crashes, API faults
+	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test -p saatkond-operator --test crash -- --nocapture
+
+.PHONY: bench
+bench: name-given tools testbed $(if $(filter footprint,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
+	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-e2e
+	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
+
+.PHONY: name-given
+name-given:
+	@if [ -z "$(NAME)" ]; then echo "say which: make bench NAME=federation-size, gateway-pair or footprint" >&2; exit 2; fi
+
+.PHONY: deny
+deny: ## Licences, advisories and sources of all dependencies (installs cargo-deny into target/tools)
+	@if ! cargo deny --version >/dev/null 2>&1; then
+		$(STAGE) "install: cargo-deny" cargo install --quiet --locked --root target/tools cargo-deny
+	fi
+	@$(STAGE) "deny" cargo deny --all-features check
+
+##@ Run
+
+.PHONY: regions
+regions: tools testbed ## Start three real Kubernetes on this machine: home, lux, fin
+	@$(STAGE) "regions" $(TESTBED) up
+
+.PHONY: regions-down
+regions-down: testbed ## Stop them and remove all that they made
+	@$(STAGE) "regions-down" $(TESTBED) down
+
+.PHONY: demo
+demo: tools image ## A federation that exchanges data, step by step; leaves the region running
+	@$(STAGE) "build: demo" cargo build --quiet -p saatkond-e2e -p saatkond-plugin
+	@ln -sf "$(CURDIR)/$(DEBUG)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
+	@$(STAGE) "demo" $(DEBUG)/demo

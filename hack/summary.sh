@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The end of `make test`: how long each stage took, what did not run and why, and one line for machines.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../target/stages"
+
+printf '\nStages\n'
+awk -F '\t' '{printf "  %6d s  %-20s %s\n", $2, $1, $3; total += $2} END {printf "  %6d s  in all\n", total}' TIMES
+
+# Rust's runner ends each binary with: test result: ok. 3 passed; 0 failed; 1 ignored; ...
+read -r passed failed ignored < <(cat ./*.log 2>/dev/null |
+  awk '/^test result: /{p += $4; f += $6; i += $8} END {print p + 0, f + 0, i + 0}')
+
+printf '\nDid not run\n'
+[ "$ignored" = 0 ] || printf '  %s tests are marked as ignored\n' "$ignored"
+if [ -s NOT-RUN ]; then sort NOT-RUN | uniq -c | awk '{n = $1; sub(/^ *[0-9]+ /, ""); print "  " $0 (n > 1 ? " (" n " times)" : "")}'; fi
+if [ "$ignored" = 0 ] && [ ! -s NOT-RUN ]; then printf '  nothing: everything ran\n'; fi
+skipped=$((ignored + $(wc -l <NOT-RUN)))
+
+broken=$(grep -c FAILED TIMES)
+[ "$broken" = 0 ] || printf '\nFailed stages\n%s\n' "$(awk -F '\t' '/FAILED/ {print "  " $1}' TIMES)"
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$broken" = 0 ] && [ "$failed" = 0 ]

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# `make test`: every stage in order, to the end even where one fails, then what took how long and what did not run.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export SAATKOND_NOT_RUN=$PWD/target/stages/NOT-RUN
+rm -rf target/stages
+mkdir -p target/stages
+: >"$SAATKOND_NOT_RUN"
+PATH=$PWD/target/tools/bin:$PATH
+failed=0
+
+# run NAME COMMAND...: the output is shown and kept; the counts of the test runners are read from it.
+stages=0
+run() {
+  stages=$((stages + 1))
+  hack/stage.sh "$@" 2>&1 | tee "target/stages/$(printf %02d $stages).log"
+  if [ "${PIPESTATUS[0]}" != 0 ]; then
+    failed=1
+    return 1
+  fi
+}
+not_run() { printf '%s: %s\n' "$1" "$2" >>"$SAATKOND_NOT_RUN"; }
+
+run "format" cargo fmt --all --check
+run "directions" hack/directions.sh
+run "tools" testbed/install.sh regions || { not_run "tests that need the testbed" "its tools could not be installed"; no_tools=1; }
+run "lints" cargo clippy --workspace --all-targets -- -D warnings
+if run "build" cargo build --workspace --all-targets; then
+  run "generated files" cargo xtask check
+  # Without the tools all tests that start a server would fail one by one for the same reason.
+  if [ -z "${no_tools:-}" ]; then
+    run "tests" cargo test --workspace --no-fail-fast --exclude saatkond-e2e
+    run "chart" cargo test -p saatkond-e2e --no-fail-fast --lib --bins --test chart
+    if run "images" make image; then
+      run "journey" cargo test -p saatkond-e2e --no-fail-fast --test journey -- --nocapture --test-threads=1
+    else
+      not_run "journey" "the images could not be built"
+    fi
+  else
+    run "tests" cargo test --workspace --no-fail-fast --lib --bins
+    not_run "chart, journey" "they need the tools of the testbed"
+  fi
+else
+  not_run "all tests" "the workspace does not build"
+fi
+
+hack/summary.sh || failed=1
+exit $failed
