@@ -1,1 +1,33 @@
-//! Every decision of the operator as a pure function: observed, plan, build, status. No client, no clock, no I/O.
+//! Every decision of the operator as a pure function: observed, plan, build, status.
+//!
+//! A reconcile is `observe` (the operator's, I/O) → `plan` (here: total, and leaves nothing to decide) → `apply` (the
+//! operator's, I/O, in the order that the plan's type states) → `status` (here; written only if it differs). Nothing in
+//! this crate has a client, reads a clock or draws a random number: the same input gives the same output, byte for byte.
+
+pub mod admission;
+pub mod children;
+pub mod duplicates;
+pub mod effects;
+pub mod names;
+pub mod observed;
+pub mod publication;
+pub mod schedule;
+pub mod settings;
+
+/// A member: admission, references, registration.
+pub mod member {
+    pub mod observed;
+    pub mod plan;
+}
+
+/// A security server: leaves, its configuration, its copies, the objects that run it.
+pub mod security_server {
+    pub mod observed;
+    pub mod plan;
+}
+
+/// A trust anchor: authority, configuration keys, the instance configuration, the link's leaf.
+pub mod trust_anchor {
+    pub mod observed;
+    pub mod plan;
+}

@@ -1,0 +1,199 @@
+//! Who may be whom: whether a namespace may claim a member identity, and who of several that may holds it.
+
+use std::fmt::Write as _;
+
+use kube::{Resource, ResourceExt};
+use saatkond_api::admission::{self, MemberIdentity};
+use saatkond_api::conditions::Reason;
+use saatkond_api::names::finalizer;
+use saatkond_api::v1alpha1::trust_anchor::AdmissionMode;
+use saatkond_api::{Member, TrustAnchor};
+use saatkond_wire::configuration::{InstanceConfiguration, MemberEntry};
+use saatkond_wire::identifier::MemberId;
+
+use crate::duplicates::age;
+use crate::observed::{AdmissionPolicy, Candidate, NamespaceAccess, ObservedNamespace};
+
+/// A claim that is refused: why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For machines.
+    pub reason: Reason,
+    /// For people, with the command to run.
+    pub message: String,
+}
+
+/// The identity that a member claims under an anchor.
+#[must_use]
+pub fn identity(anchor: &TrustAnchor, member: &Member) -> MemberIdentity {
+    MemberIdentity {
+        instance: anchor.spec.instance.clone(),
+        member_class: member.spec.member_class.clone(),
+        member_code: member.spec.member_code.clone(),
+    }
+}
+
+/// The same, as it stands in documents and certificates.
+#[must_use]
+pub fn member_id(anchor: &TrustAnchor, member: &Member) -> MemberId {
+    MemberId {
+        instance: anchor.spec.instance.to_string(),
+        member_class: member.spec.member_class.to_string(),
+        member_code: member.spec.member_code.to_string(),
+    }
+}
+
+/// The entry of a member in a published instance configuration.
+#[must_use]
+pub fn entry<'a>(published: Option<&'a InstanceConfiguration>, class: &str, code: &str) -> Option<&'a MemberEntry> {
+    published?.members.iter().find(|entry| entry.member_class == class && entry.member_code == code)
+}
+
+/// Whether the operator may work in a namespace.
+pub fn namespace(namespace: &ObservedNamespace) -> Result<(), Refusal> {
+    if namespace.access == NamespaceAccess::Granted {
+        return Ok(());
+    }
+    let name = &namespace.name;
+    Err(Refusal {
+        reason: Reason::NamespaceNotAdmitted,
+        message: format!(
+            "the operator has no rights in namespace {name}; the governing authority runs: kubectl saatkond admit {name}"
+        ),
+    })
+}
+
+/// Whether a namespace may claim an identity. `registered`: the identity stands in the published configuration.
+///
+/// Without the policy that guards the annotation anybody could write it, so nothing new is admitted; what is
+/// registered stays, or a chart upgrade that goes wrong would take the federation apart. A namespace that has not been
+/// seen is treated the same way: an answer from half-filled caches neither admits nor throws out.
+pub fn claim(
+    mode: AdmissionMode,
+    policy: AdmissionPolicy,
+    namespace: Option<&ObservedNamespace>,
+    identity: &MemberIdentity,
+    registered: bool,
+) -> Result<(), Refusal> {
+    if mode == AdmissionMode::Open {
+        return Ok(());
+    }
+    let Some(namespace) = namespace else {
+        let message = "the namespace has not been seen yet".to_owned();
+        return if registered { Ok(()) } else { Err(Refusal { reason: Reason::Pending, message }) };
+    };
+    let (allowed, malformed) = admission::parse(namespace.identities.as_deref().unwrap_or_default());
+    if !allowed.contains(identity) {
+        let (name, word) = (&namespace.name, shell_word(&identity.to_string()));
+        let mut message = format!(
+            "namespace {name} may not claim {identity}; the governing authority runs: kubectl saatkond admit {name} {word}"
+        );
+        if let Some((entry, error)) = malformed.first() {
+            let entry: String = entry.chars().take(80).collect();
+            // Writing to a String cannot fail.
+            let _ = write!(message, " (the annotation holds \"{entry}\", which is no identity: {error})");
+        }
+        return Err(Refusal { reason: Reason::IdentityNotAdmitted, message });
+    }
+    if policy == AdmissionPolicy::Missing && !registered {
+        let message = "the ValidatingAdmissionPolicy saatkond-member-identities or its binding is missing, so the \
+                       annotation proves nothing and nobody new is admitted; install it with the chart"
+            .to_owned();
+        return Err(Refusal { reason: Reason::AdmissionPolicyMissing, message });
+    }
+    Ok(())
+}
+
+/// Who of several members holds an identity: of those that may claim it and are not being deleted, the oldest.
+#[must_use]
+pub fn holder<'a>(
+    anchor: &TrustAnchor,
+    policy: AdmissionPolicy,
+    published: Option<&InstanceConfiguration>,
+    candidates: impl IntoIterator<Item = &'a Candidate>,
+) -> Option<&'a Candidate> {
+    candidates
+        .into_iter()
+        .filter(|candidate| {
+            let member = &*candidate.member;
+            let registered = entry(published, &member.spec.member_class, &member.spec.member_code).is_some();
+            member.meta().deletion_timestamp.is_none()
+                && claim(
+                    anchor.spec.admission,
+                    policy,
+                    candidate.namespace.as_deref(),
+                    &identity(anchor, member),
+                    registered,
+                )
+                .is_ok()
+        })
+        .min_by_key(|candidate| age(&*candidate.member))
+}
+
+/// Whether a member's finalizer is set. Nothing is registered without: else a deletion could overtake deregistration.
+#[must_use]
+pub fn is_guarded(member: &Member) -> bool {
+    member.finalizers().iter().any(|name| name == finalizer::MEMBER)
+}
+
+/// A text as one word of a POSIX shell. Identifiers may hold quotes, parentheses and question marks.
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._,+%".contains(&byte);
+    if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace_with(identities: Option<&str>) -> ObservedNamespace {
+        ObservedNamespace {
+            name: "benefits".into(),
+            identities: identities.map(Into::into),
+            access: NamespaceAccess::Denied,
+            terminating: false,
+        }
+    }
+
+    #[test]
+    fn claims() {
+        use AdmissionMode::{Annotated, Open};
+        use AdmissionPolicy::{Installed, Missing};
+        let identity: MemberIdentity = "EE/GOV/70000002".parse().unwrap();
+        let (none, other, own) = (None, Some("EE/GOV/70000003"), Some("EE/GOV/70000003, EE/GOV/70000002"));
+        for (name, mode, policy, annotation, registered, expected) in [
+            ("annotated", Annotated, Installed, own, false, None),
+            ("no annotation", Annotated, Installed, none, false, Some(Reason::IdentityNotAdmitted)),
+            ("another identity", Annotated, Installed, other, false, Some(Reason::IdentityNotAdmitted)),
+            ("taken away", Annotated, Installed, other, true, Some(Reason::IdentityNotAdmitted)),
+            ("unguarded, new", Annotated, Missing, own, false, Some(Reason::AdmissionPolicyMissing)),
+            ("unguarded, registered", Annotated, Missing, own, true, None),
+            ("unguarded, taken away", Annotated, Missing, none, true, Some(Reason::IdentityNotAdmitted)),
+            ("open", Open, Missing, none, false, None),
+        ] {
+            let found = claim(mode, policy, Some(&namespace_with(annotation)), &identity, registered);
+            assert_eq!(found.err().map(|refusal| refusal.reason), expected, "{name}");
+        }
+        assert!(claim(Annotated, Installed, None, &identity, true).is_ok(), "unseen, registered");
+        assert!(claim(Annotated, Installed, None, &identity, false).is_err(), "unseen, new");
+    }
+
+    #[test]
+    fn refusals_name_the_command() {
+        let identity: MemberIdentity = "EE/GOV/70000002".parse().unwrap();
+        let seen = namespace_with(Some("EE/GOV"));
+        let refusal = claim(AdmissionMode::Annotated, AdmissionPolicy::Installed, Some(&seen), &identity, false);
+        let message = refusal.unwrap_err().message;
+        assert!(message.contains("kubectl saatkond admit benefits EE/GOV/70000002"), "{message}");
+        assert!(message.contains("\"EE/GOV\""), "{message}");
+        let message = namespace(&seen).unwrap_err().message;
+        assert!(message.ends_with("kubectl saatkond admit benefits"), "{message}");
+    }
+
+    #[test]
+    fn commands_survive_a_shell() {
+        for (text, word) in [("EE/GOV/1", "EE/GOV/1"), ("EE/G(V/1?", "'EE/G(V/1?'"), ("EE/O'N/1", r"'EE/O'\''N/1'")] {
+            assert_eq!(shell_word(text), word);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a decision about a trust anchor is made from.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use saatkond_api::{SecurityServer, TrustAnchor};
+use saatkond_pki::authority::AuthorityCertificate;
+use saatkond_pki::configuration_key::ConfigurationPublicKey;
+
+use crate::observed::{AdmissionPolicy, Candidate, LeafFacts, PublishedInstance, Stored};
+use crate::settings::OperatorSettings;
+
+/// Everything that was seen for one trust anchor.
+#[derive(Debug, Clone)]
+pub struct ObservedTrustAnchor {
+    /// The object itself.
+    pub anchor: Arc<TrustAnchor>,
+    /// Settings of the operator.
+    pub settings: Arc<OperatorSettings>,
+    /// All other TrustAnchors.
+    pub others: Vec<Arc<TrustAnchor>>,
+    /// Whether claims of identities are guarded.
+    pub policy: AdmissionPolicy,
+    /// Managed source: every authority Secret of this anchor (by label), and `<anchor>-ca-1` if an object of that name
+    /// exists. From a read of the API server itself, never a cache.
+    pub authorities: Vec<ObservedAuthority>,
+    /// External source: the key that `signingKeySecretRef` names.
+    pub signing_key: ObservedSigningKey,
+    /// Every configuration-key Secret of this anchor (by label), and those of generation 1 and 2 if objects of their
+    /// names exist. From a read of the API server itself, never a cache.
+    pub configuration_keys: Vec<ObservedConfigurationKey>,
+    /// The published instance configuration, verified with the configuration keys at hand and those that
+    /// `status` remembers.
+    pub published: PublishedInstance,
+    /// The entry of this anchor in the Secret `saatkond-link-identity`.
+    pub link_leaf: Stored<LeafFacts>,
+    /// All Members that refer to this anchor.
+    pub members: Vec<Candidate>,
+    /// All SecurityServers in the namespaces of those Members and wherever a subsystem's `servers` points.
+    pub servers: Vec<Arc<SecurityServer>>,
+    /// The earliest time at which one of the published server configurations of this anchor's servers ends
+    /// (annotation `saatkond.io/expires-at`); `None` while there is none.
+    pub server_documents_expire: Option<Timestamp>,
+}
+
+/// A Secret that holds, or should hold, one generation of the authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedAuthority {
+    /// Its generation, from its name.
+    pub generation: u64,
+    /// What is in it: certificate and key belong together where it is present.
+    pub secret: Stored<AuthorityCertificate>,
+}
+
+/// The signing key of an external source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObservedSigningKey {
+    /// The spec names none.
+    NotNamed,
+    /// The Secret or its entry does not exist.
+    Absent,
+    /// Not a private key that can be used.
+    Unusable {
+        /// Why, without any of its content.
+        why: String,
+    },
+    /// A private key.
+    Present {
+        /// SHA-256 of its SubjectPublicKeyInfo in lower-case hex: it belongs to the certificate with the same.
+        spki_sha256: String,
+    },
+}
+
+/// A Secret that holds, or should hold, one generation of the configuration key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedConfigurationKey {
+    /// Its generation, from its name.
+    pub generation: u64,
+    /// Its public key, where it is present.
+    pub secret: Stored<ConfigurationPublicKey>,
+}
