@@ -95,7 +95,7 @@ install_api() {
 # package:a file it brings, so that a machine that has the file from elsewhere is left alone.
 readonly PACKAGES="containernetworking-plugins:/usr/lib/cni/ptp nftables:nft iproute2:ip conntrack:conntrack
   mmdebstrap:mmdebstrap nginx-light:nginx wrk:wrk openssl:openssl util-linux:nsenter curl:curl
-  libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config busybox-static:busybox gcc:gcc libc6-dev:/usr/include/stdio.h"
+  libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config gcc:gcc libc6-dev:/usr/include/stdio.h"
 
 install_packages() {
   local entry file missing=() started=$SECONDS policy=/usr/sbin/policy-rc.d made_policy=

@@ -124,7 +124,11 @@ impl ApiServer {
                 if TcpStream::connect_timeout(&running.address, Duration::from_millis(200)).is_err() {
                     return Ok(None);
                 }
-                Ok(self.cluster.kubectl(&["get", "--raw=/readyz"]).ok().map(|_| ()))
+                if self.cluster.ready() {
+                    return Ok(Some(()));
+                }
+                wait::long_pause();
+                Ok(None)
             },
         )
     }
@@ -290,9 +294,7 @@ fn until_unused(folder: &Path, linger: Duration, servers: &mut [(String, Child)]
         } else {
             idle_since = None;
         }
-        for _ in 0..5 {
-            wait::pause();
-        }
+        wait::long_pause();
     }
 }
 

@@ -43,6 +43,11 @@ impl Cluster {
         run(self.kubectl_command().args(arguments))
     }
 
+    /// Whether the API server says that it is ready.
+    pub fn ready(&self) -> bool {
+        self.kubectl(&["get", "--raw=/readyz", "--request-timeout=5s"]).is_ok()
+    }
+
     /// Applies YAML or JSON.
     pub fn apply(&self, manifests: &str) -> Result<String> {
         let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=saatkond-testbed", "-f", "-"];
@@ -60,6 +65,9 @@ impl Cluster {
                 let said = self.kubectl(arguments).unwrap_or_else(|error| error.to_string());
                 let found = said.trim() == expected;
                 *last.borrow_mut() = said;
+                if !found {
+                    wait::long_pause();
+                }
                 Ok(found.then_some(()))
             },
         )

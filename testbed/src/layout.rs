@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -13,6 +14,7 @@ use crate::{
     Error, Result,
     error::Doing as _,
     image::sha256_hex,
+    wait,
 };
 
 /// The folders of one checkout.
@@ -140,14 +142,19 @@ pub(crate) fn lock_file(path: &Path) -> Result<File> {
     File::options().create(true).truncate(false).read(true).write(true).open(path).doing(what)
 }
 
-/// Removes a folder that may not be there.
+/// Removes a folder that may not be there, and in which a dying process may still write.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).doing(|| format!("remove {}", path.display()))
+    let last = std::cell::RefCell::new(String::new());
+    wait::until(&format!("{} can be removed", path.display()), Duration::from_secs(10), || last.borrow().clone(), || {
+        match fs::remove_dir_all(path) {
+            Ok(()) => Ok(Some(())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
+            Err(error) => {
+                *last.borrow_mut() = error.to_string();
+                Ok(None)
+            }
         }
-        _ => Ok(()),
-    }
+    })
 }
 
 /// The end of a log file, for error messages.

@@ -15,8 +15,8 @@ pub struct Leftovers {
     pub network_namespaces: usize,
     /// Named network namespaces.
     pub named_namespaces: usize,
-    /// Mounts of the host.
-    pub mounts: usize,
+    /// Mounts of the host that look like ours: below the checkout, or of containers.
+    pub mounts: Vec<String>,
     /// cgroups of this checkout's regions.
     pub cgroups: Vec<PathBuf>,
     /// Network devices of the host that belong to this checkout.
@@ -50,13 +50,19 @@ impl Leftovers {
         Self {
             network_namespaces: namespaces.len(),
             named_namespaces: entries(Path::new("/run/netns")).len(),
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count(),
+            mounts: mounts(layout),
             cgroups: region::cgroup::find(&region::cgroup_name(layout, "")),
             devices: devices.filter(|name| name.starts_with(&bridge)).collect(),
             loop_devices: loops.count(),
             processes,
         }
     }
+}
+
+fn mounts(layout: &Layout) -> Vec<String> {
+    let marks = [&layout.root().to_string_lossy(), "kubelet", "containerd", "netns", "saatkond"];
+    let all = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    all.lines().filter(|line| marks.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

@@ -13,6 +13,7 @@ pub mod image;
 mod layout;
 mod leftovers;
 mod preflight;
+pub mod probe;
 mod process;
 mod region;
 pub mod wait;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -76,6 +77,11 @@ enum Verb {
     RegionInit { region: String },
     #[command(hide = true, about = "A slow cable between two regions (started by `delay`, not by hand)")]
     Wire { pair: String, milliseconds: u64 },
+    #[command(hide = true, about = "What test pods run: an HTTP server of one file, and a client")]
+    Probe {
+        #[command(subcommand)]
+        command: ProbeVerb,
+    },
     #[command(hide = true, about = "Runs a program that ends with its parent (used between fork and exec)")]
     Tied {
         #[arg(long)]
@@ -118,6 +124,14 @@ enum ImageVerb {
 }
 
 #[derive(Subcommand)]
+enum ProbeVerb {
+    /// Writes TEXT to FILE and answers every request with what is in FILE
+    Serve { port: u16, file: PathBuf, text: String },
+    /// Prints what HOST:PORT answers, or fails within three seconds
+    Fetch { address: String },
+}
+
+#[derive(Subcommand)]
 enum ApiVerb {
     /// Starts the shared API server and keeps it until a line is read or the input ends
     Run {
@@ -132,10 +146,21 @@ enum ApiVerb {
     Down,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of reasons; a backtrace would say nothing to who starts a region.
+            eprintln!("testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Verb) -> anyhow::Result<()> {
     let layout = Layout::find();
     let started = Instant::now();
-    match Cli::parse().command {
+    match command {
         Verb::Preflight => {
             saatkond_testbed::preflight(&layout)?;
             println!("regions can run on this machine");
@@ -184,6 +209,8 @@ fn main() -> anyhow::Result<()> {
         Verb::RegionKeeper { region } => saatkond_testbed::run_keeper(&region)?,
         Verb::RegionInit { region } => saatkond_testbed::run_init(&region)?,
         Verb::Wire { pair, milliseconds } => saatkond_testbed::wire(&pair, milliseconds)?,
+        Verb::Probe { command: ProbeVerb::Serve { port, file, text } } => saatkond_testbed::probe::serve(port, &file, &text)?,
+        Verb::Probe { command: ProbeVerb::Fetch { address } } => println!("{}", saatkond_testbed::probe::fetch(&address)?),
         Verb::Tied { parent, program, arguments } => saatkond_testbed::tied(parent, &program, &arguments)?,
     }
     Ok(())

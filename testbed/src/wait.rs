@@ -23,6 +23,13 @@ pub fn until<T>(
     }
 }
 
+/// The time between two looks that start a program each: looking must not be what keeps the processor busy.
+pub(crate) fn long_pause() {
+    for _ in 0..6 {
+        pause();
+    }
+}
+
 /// The time between two looks at a condition.
 #[expect(clippy::disallowed_methods, reason = "the one pause between two looks at a condition that has a bound")]
 pub(crate) fn pause() {

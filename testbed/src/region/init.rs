@@ -87,9 +87,7 @@ pub fn run(name: &str) -> Result<()> {
     ])?;
     loop {
         components.look_after()?;
-        for _ in 0..8 {
-            wait::pause();
-        }
+        wait::long_pause();
     }
 }
 
@@ -195,6 +193,11 @@ fn make_mounts(layout: &Layout, folder: &Path) -> Result<()> {
     for (fd, inside) in binds {
         let path = Path::new(&inside);
         fs::create_dir_all(path.parent().unwrap_or(path)).doing(|| format!("create the folder of {inside}"))?;
+        if path.ends_with("runc") {
+            // runc seals itself by an overlay of the folder it is in, which shows what is below a bind.
+            fs::copy(format!("/proc/self/fd/{}", fd.as_raw_fd()), path).doing(|| format!("copy {inside}"))?;
+            continue;
+        }
         File::create(path).doing(|| format!("create {inside}"))?;
         bind(&fd, &inside)?;
     }

@@ -59,8 +59,6 @@ pub fn run(name: &str) -> Result<()> {
         if !folder.join("region.json").exists() {
             return Ok(()); // removed under us; init ends with this process
         }
-        for _ in 0..8 {
-            wait::pause();
-        }
+        wait::long_pause();
     }
 }

@@ -300,20 +300,22 @@ impl Region {
         wait::until("the API server is ready", READY_BOUND, || self.dump(), || {
             running()?;
             let listens = std::net::TcpStream::connect_timeout(&(self.address()?, 6443).into(), Duration::from_millis(200));
-            Ok(listens.ok().and_then(|_| self.cluster.kubectl(&["get", "--raw=/readyz"]).ok()))
+            if listens.is_ok() && self.cluster.ready() {
+                return Ok(Some(()));
+            }
+            wait::long_pause();
+            Ok(None)
         })?;
         // Applying may come before the controllers that its objects need; it is idempotent, so it is done each time.
         self.cluster.apply(&config::objects(self.config()?))?;
-        let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
-        let questions: [&[&str]; 2] = [
-            &["get", "node", &self.name, "--output", &format!("jsonpath={ready}")],
-            &["get", "deployment", "coredns", "--namespace=kube-system", "--output=jsonpath={.status.availableReplicas}"],
-        ];
-        for (question, answer) in questions.into_iter().zip(["True", "1"]) {
-            wait::until(&format!("{} answers {answer}", question.join(" ")), READY_BOUND, || self.dump(), || {
-                running()?;
-                Ok(self.cluster.kubectl(question).is_ok_and(|said| said == answer).then_some(()))
-            })?;
+        let node = format!("node/{}", self.name);
+        let timeout = format!("--timeout={}s", READY_BOUND.as_secs());
+        for question in [
+            &["wait", "--for=create", &node, &timeout][..],
+            &["wait", "--for=condition=Ready", &node, &timeout][..],
+            &["wait", "--for=condition=Available", "deployment/coredns", "--namespace=kube-system", &timeout][..],
+        ] {
+            self.cluster.kubectl(question).map_err(|error| no_region(&self.name, &format!("{error}\n{}", self.dump())))?;
         }
         Ok(())
     }
