@@ -10,6 +10,9 @@ awk -F '\t' '{printf "  %6d s  %-20s %s\n", $2, $1, $3; total += $2} END {printf
 read -r passed failed ignored < <(cat ./*.log 2>/dev/null |
   awk '/^test result: /{p += $4; f += $6; i += $8} END {print p + 0, f + 0, i + 0}')
 
+# What a test says of itself: NOT RUN: name: why
+grep -h '^NOT RUN: ' ./*.log 2>/dev/null | sed 's/^NOT RUN: //' >>NOT-RUN
+
 printf '\nDid not run\n'
 [ "$ignored" = 0 ] || printf '  %s tests are marked as ignored\n' "$ignored"
 if [ -s NOT-RUN ]; then sort NOT-RUN | uniq -c | awk '{n = $1; sub(/^ *[0-9]+ /, ""); print "  " $0 (n > 1 ? " (" n " times)" : "")}'; fi

@@ -29,8 +29,9 @@ if run "build" cargo build --workspace --all-targets; then
   run "generated files" cargo xtask check
   # Without the tools all tests that start a server would fail one by one for the same reason.
   if [ -z "${no_tools:-}" ]; then
-    run "tests" cargo test --workspace --no-fail-fast --exclude saatkond-e2e
-    run "chart" cargo test -p saatkond-e2e --no-fail-fast --lib --bins --test chart
+    # Shown, so that a test that says "NOT RUN: name: why" is counted and never passes silently.
+    run "tests" cargo test --workspace --no-fail-fast --exclude saatkond-e2e -- --show-output
+    run "chart" cargo test -p saatkond-e2e --no-fail-fast --lib --bins --test chart --test admission -- --show-output
     if run "images" make image; then
       run "journey" cargo test -p saatkond-e2e --no-fail-fast --test journey -- --nocapture --test-threads=1
     else
