@@ -137,6 +137,10 @@ documented! {
         AuthorityExpiring,
         /// The authority's certificate has expired: security servers no longer trust each other.
         AuthorityExpired,
+        /// The Secret with the authority's key is gone or damaged; no other authority is made in its place. Restore it from a backup.
+        AuthorityLost,
+        /// No configuration key that security servers know is left, so nothing can be published. Restore the Secret from a backup.
+        ConfigurationKeyLost,
 
         /// The document is too large for the object that carries it. Remove services or groups, or split the member.
         DocumentTooLarge,

@@ -8,10 +8,12 @@ pub mod admission;
 pub mod children;
 pub mod duplicates;
 pub mod effects;
+pub mod meta;
 pub mod names;
 pub mod observed;
 pub mod publication;
 pub mod schedule;
+pub mod serving;
 pub mod settings;
 
 /// A member: admission, references, registration.
@@ -28,6 +30,9 @@ pub mod security_server {
 
 /// A trust anchor: authority, configuration keys, the instance configuration, the link's leaf.
 pub mod trust_anchor {
+    pub mod authority;
+    pub mod build;
+    pub mod keys;
     pub mod observed;
     pub mod plan;
 }

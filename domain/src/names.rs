@@ -69,3 +69,71 @@ pub fn start_copy(server: &str) -> String {
 pub fn link_identity_manager(anchor: &str) -> String {
     bounded("saatkond.io/link-identity-", anchor, 128)
 }
+
+/// The Service of a server, under which its information systems call it.
+#[must_use]
+pub fn service(server: &str) -> String {
+    bounded(server, "", MAX_LABEL)
+}
+
+/// A name as the value of a label.
+#[must_use]
+pub fn label_value(name: &str) -> String {
+    bounded(name, "", MAX_LABEL)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn short_names_stay_as_they_are() {
+        assert_eq!(identity("ss1"), "ss1-identity");
+        assert_eq!(start_copy("ss1"), "ss1-configuration");
+        assert_eq!(server_configuration("register", "ss1"), "register.ss1-server-configuration");
+        assert_eq!(bounded(&"x".repeat(63), "", 63), "x".repeat(63), "exactly at the bound");
+        assert_eq!(bounded(&"x".repeat(64), "", 63).len(), 63, "one above");
+    }
+
+    #[test]
+    fn managers_of_two_anchors_differ() {
+        assert_ne!(link_identity_manager("ee"), link_identity_manager("fi"));
+        let (a, b) = (format!("{}a", "x".repeat(252)), format!("{}b", "x".repeat(252)));
+        assert_ne!(link_identity_manager(&a), link_identity_manager(&b));
+        assert!(link_identity_manager(&a).len() <= 128);
+    }
+
+    proptest! {
+        #[test]
+        fn names_fit_and_are_names(owner in "[a-z0-9]([-a-z0-9.]{0,300}[a-z0-9])?", max in 30_usize..253) {
+            for suffix in ["", "-identity", "-configuration"] {
+                let name = bounded(&owner, suffix, max);
+                prop_assert!(name.len() <= max, "{name}");
+                prop_assert!(name.ends_with(suffix));
+                prop_assert!(name.starts_with(|c: char| c.is_ascii_alphanumeric()));
+                prop_assert!(name.ends_with(|c: char| c.is_ascii_alphanumeric()));
+                prop_assert!(!name.contains(".-"), "a label must not begin with a hyphen: {name}");
+                prop_assert_eq!(&name, &bounded(&owner, suffix, max));
+            }
+        }
+
+        #[test]
+        fn owners_with_one_beginning_do_not_meet(stem in "[a-z]{60,120}", a in "[a-z]{1,9}", b in "[a-z]{1,9}") {
+            prop_assume!(a != b);
+            prop_assert_ne!(
+                bounded(&format!("{stem}{a}"), "-identity", 63),
+                bounded(&format!("{stem}{b}"), "-identity", 63)
+            );
+        }
+
+        #[test]
+        fn servers_of_two_namespaces_do_not_meet(
+            a in "[a-z0-9-]{1,63}", b in "[a-z0-9-]{1,63}", c in "[a-z0-9-]{1,63}", d in "[a-z0-9-]{1,63}",
+        ) {
+            prop_assume!((&a, &b) != (&c, &d));
+            prop_assert_ne!(server_configuration(&a, &b), server_configuration(&c, &d));
+        }
+    }
+}

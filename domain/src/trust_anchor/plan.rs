@@ -2,12 +2,31 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use saatkond_api::TrustAnchor;
+use saatkond_api::conditions::Reason;
+use saatkond_api::names::{
+    self, MANAGED_BY, annotation, ca_secret, configuration_key_secret, finalizer, instance_configuration_config_map,
+    label, role,
+};
+use saatkond_api::v1alpha1::trust_anchor::{DEFAULT_CA_LIFETIME, KeyAlgorithm, SourceChoice};
 use saatkond_pki::key::Algorithm;
-use saatkond_wire::configuration::InstanceConfiguration;
+use saatkond_pki::leaf::{BACKDATE, LeafRequest, Usage};
+use saatkond_wire::configuration::{ConfigurationKeys, InstanceConfiguration};
+use saatkond_wire::leaf_name::LeafName;
 
-use crate::effects::{FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
-use crate::observed::LeafFacts;
+use super::authority::{self, AuthorityState};
+use super::build::{bundle_hash, content};
+use super::keys::{self, KeyState};
+use super::observed::ObservedTrustAnchor;
+use crate::children::ChildKind;
+use crate::duplicates::displaced_by;
+use crate::effects::{Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
+use crate::meta::{anchor_object, annotated, has_finalizer, is_deleting};
+use crate::names::{EXPIRES_AT, link_identity_manager};
+use crate::observed::{LeafFacts, Published, Stored};
 use crate::publication::Publication;
+use crate::schedule::{later, next_check, renew_at, resign_at, whole_seconds};
 
 /// Everything that is to be done for one trust anchor now, in this order: `finalizer` unless it is to be removed,
 /// `create_authority`, `create_configuration_keys`, `publish`, `link_leaf`, then the removal of the finalizer.
@@ -82,5 +101,302 @@ pub struct AppliedTrustAnchor {
     /// The link's leaf, if one was issued and stored.
     pub link_leaf: Option<LeafFacts>,
     /// Why it ended early, if it did.
-    pub failure: Option<crate::effects::Failure>,
+    pub failure: Option<Failure>,
+}
+
+/// Decides what is to be done now.
+#[must_use]
+pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
+    let anchor = &*seen.anchor;
+    let uid = anchor.uid().unwrap_or_default();
+    let mut plan = TrustAnchorPlan {
+        finalizer: finalizer_change(seen),
+        create_authority: None,
+        create_configuration_keys: Vec::new(),
+        publish: None,
+        link_leaf: None,
+        foreign: Vec::new(),
+        events: Vec::new(),
+        next_check: next_check(now, &uid, []),
+    };
+    // While its members are being taken out, an anchor that is going still publishes; the last one's departure ends it.
+    let ends = is_deleting(anchor) && seen.members.is_empty();
+    if ends || displaced_by(anchor, seen.others_of_instance()).is_some() {
+        return plan;
+    }
+    let authority = authority::state(seen, now);
+    let keys = keys::state(seen);
+    plan.foreign
+        .extend(authority.foreign.iter().map(|name| ForeignObject { kind: ChildKind::Secret, name: name.clone() }));
+    plan.create_authority = authority.create.filter(|_| !is_deleting(anchor)).map(|generation| {
+        plan.events.push(PlannedEvent {
+            warning: false,
+            reason: Reason::AuthorityCreated,
+            action: "CreateAuthority",
+            note: format!("made the certificate authority of generation {generation}"),
+        });
+        authority_request(seen, generation, now)
+    });
+    let keys = match keys {
+        KeyState::Ready(keys) => Some(keys),
+        KeyState::Make(generations) => {
+            plan.create_configuration_keys =
+                generations.into_iter().map(|generation| key_request(seen, generation)).collect();
+            None
+        }
+        KeyState::Lost { .. } => None,
+        KeyState::Foreign { name } => {
+            plan.foreign.push(ForeignObject { kind: ChildKind::Secret, name });
+            None
+        }
+    };
+    if plan.create_authority.is_some() || !plan.create_configuration_keys.is_empty() {
+        // What is published depends on what is made now: look again at once.
+        plan.next_check = now;
+        return plan;
+    }
+    let mut deadlines = Vec::new();
+    if let Some(keys) = keys {
+        publish(seen, &authority, &keys, now, &mut plan, &mut deadlines);
+    }
+    link_leaf(seen, &authority, now, &mut plan, &mut deadlines);
+    deadlines.extend(
+        authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
+    );
+    deadlines.retain(|deadline| *deadline > now);
+    plan.next_check = next_check(now, &uid, deadlines);
+    plan
+}
+
+impl ObservedTrustAnchor {
+    /// The other TrustAnchors of the same instance.
+    pub(crate) fn others_of_instance(&self) -> impl Iterator<Item = &TrustAnchor> {
+        let own = &self.anchor;
+        self.others
+            .iter()
+            .map(|other| &**other)
+            .filter(move |other| other.spec.instance == own.spec.instance && other.uid() != own.uid())
+    }
+}
+
+/// The finalizer keeps the anchor, and with it the authority's key, while members refer to it.
+fn finalizer_change(seen: &ObservedTrustAnchor) -> FinalizerChange {
+    let set = has_finalizer(&*seen.anchor, finalizer::TRUST_ANCHOR);
+    match (is_deleting(&*seen.anchor), set) {
+        (false, false) => FinalizerChange::Add,
+        (true, true) if seen.members.is_empty() => FinalizerChange::Remove,
+        (false | true, _) => FinalizerChange::Keep,
+    }
+}
+
+fn authority_request(seen: &ObservedTrustAnchor, generation: u32, now: Timestamp) -> AuthorityRequest {
+    let (anchor, number) = (&*seen.anchor, u64::from(generation));
+    let (algorithm, lifetime) = match anchor.spec.source.choice() {
+        Some(SourceChoice::Managed(managed)) => (algorithm(managed.algorithm), managed.lifetime.as_signed()),
+        Some(SourceChoice::External(_)) | None => (Algorithm::default(), DEFAULT_CA_LIFETIME.as_signed()),
+    };
+    AuthorityRequest {
+        meta: anchor_object(
+            anchor,
+            &seen.settings.namespace,
+            ca_secret(&anchor.name_any(), number),
+            role::AUTHORITY,
+            Some(number),
+        ),
+        instance: anchor.spec.instance.to_string(),
+        generation,
+        algorithm,
+        // Clocks of nodes differ by seconds: a certificate that begins now is refused by those that lag.
+        not_before: later(whole_seconds(now), SignedDuration::ZERO - BACKDATE),
+        lifetime,
+    }
+}
+
+fn algorithm(declared: KeyAlgorithm) -> Algorithm {
+    match declared {
+        KeyAlgorithm::EcdsaP256 => Algorithm::EcdsaP256,
+        KeyAlgorithm::EcdsaP384 => Algorithm::EcdsaP384,
+        KeyAlgorithm::Ed25519 => Algorithm::Ed25519,
+        KeyAlgorithm::Rsa3072 => Algorithm::Rsa3072,
+    }
+}
+
+fn key_request(seen: &ObservedTrustAnchor, generation: u64) -> ConfigurationKeyRequest {
+    let anchor = &*seen.anchor;
+    let name = configuration_key_secret(&anchor.name_any(), generation);
+    ConfigurationKeyRequest {
+        meta: anchor_object(anchor, &seen.settings.namespace, name, role::CONFIGURATION_KEY, Some(generation)),
+        generation,
+    }
+}
+
+/// The newest version and bundle that anybody may have seen: of the published document, or of the status where that
+/// remembers a later one (the object was deleted, or someone put an older document back).
+fn last_known(seen: &ObservedTrustAnchor) -> (u64, Option<LastBundle>) {
+    let published = seen.published.payload();
+    let status = seen.anchor.status.as_ref();
+    let remembered = status.and_then(|status| status.configuration.as_ref()).map_or(0, |it| it.version);
+    match published {
+        Some(document) if document.version >= remembered => {
+            let bundle = LastBundle {
+                sequence: document.bundle_sequence,
+                hash: bundle_hash(document),
+                signing: Some(document.signing_generation),
+            };
+            (document.version, Some(bundle))
+        }
+        Some(_) | None => {
+            let bundle = status.and_then(|status| status.bundle.as_ref()).map(|bundle| LastBundle {
+                sequence: bundle.sequence,
+                hash: bundle.hash.trim_start_matches("sha256:").to_owned(),
+                signing: status.and_then(|status| status.signing_generation),
+            });
+            (remembered, bundle)
+        }
+    }
+}
+
+struct LastBundle {
+    sequence: u64,
+    hash: String,
+    signing: Option<u64>,
+}
+
+/// Publishes when the content differs from what is published, when its day is over, or when what is published is not
+/// the newest that was.
+fn publish(
+    seen: &ObservedTrustAnchor,
+    authority: &AuthorityState,
+    keys: &ConfigurationKeys,
+    now: Timestamp,
+    plan: &mut TrustAnchorPlan,
+    deadlines: &mut Vec<Timestamp>,
+) {
+    let anchor = &*seen.anchor;
+    let name = instance_configuration_config_map(&anchor.name_any());
+    if seen.published == Published::Foreign {
+        plan.foreign.push(ForeignObject { kind: ChildKind::ConfigMap, name });
+        return;
+    }
+    let Some(wanted) = content(seen, authority, keys, now) else { return };
+    let uid = anchor.uid().unwrap_or_default();
+    let (last_version, last_bundle) = last_known(seen);
+    let mut edited = matches!(seen.published, Published::Invalid { .. });
+    if let Published::Valid(document) = &seen.published {
+        let standing = &*document.payload;
+        edited = standing.version < last_version;
+        let due = resign_at(standing.signed_at, &uid);
+        let lives = standing.expires_at.duration_since(standing.signed_at);
+        let same_life = lives == wanted.expires_at.duration_since(wanted.signed_at);
+        let same_content = same_but_times(standing, &wanted) && document.key_generation == keys.current.generation;
+        if same_content && same_life && !edited && now < due {
+            deadlines.push(due);
+            return;
+        }
+    }
+    let (hash, signing) = (bundle_hash(&wanted), wanted.signing_generation);
+    let sequence = match &last_bundle {
+        Some(last) if last.hash == hash && last.signing.is_none_or(|last| last == signing) => last.sequence,
+        Some(last) => last.sequence + 1,
+        None => 1,
+    };
+    if edited {
+        plan.events.push(PlannedEvent {
+            warning: true,
+            reason: Reason::DriftRepaired,
+            action: "Publish",
+            note: format!("ConfigMap {name} had been changed by someone; published it anew"),
+        });
+    }
+    if last_bundle.is_none_or(|last| last.sequence != sequence) {
+        plan.events.push(PlannedEvent {
+            warning: false,
+            reason: Reason::ConfigurationPublished,
+            action: "Publish",
+            note: format!("published bundle sequence {sequence}, signing generation {signing}"),
+        });
+    }
+    let payload = InstanceConfiguration { version: last_version + 1, bundle_sequence: sequence, ..wanted };
+    let meta = anchor_object(anchor, &seen.settings.namespace, name, role::INSTANCE_CONFIGURATION, None);
+    deadlines.push(resign_at(payload.signed_at, &uid));
+    plan.publish = Some(Publication {
+        meta: annotated(
+            meta,
+            [
+                (annotation::DOCUMENT_VERSION, payload.version.to_string()),
+                (annotation::BUNDLE_SEQUENCE, sequence.to_string()),
+                (annotation::SIGNED_AT, payload.signed_at.to_string()),
+                (EXPIRES_AT, payload.expires_at.to_string()),
+            ],
+        ),
+        entry: names::entry::INSTANCE_CONFIGURATION,
+        payload,
+        key_generation: keys.current.generation,
+        replaces: seen.published.replaces(),
+    });
+}
+
+/// Whether two documents say the same. `wanted` carries the version and the sequence of `standing`.
+fn same_but_times(standing: &InstanceConfiguration, wanted: &InstanceConfiguration) -> bool {
+    let at = |document: &InstanceConfiguration| (document.signed_at, document.expires_at);
+    let (signed_at, expires_at) = at(standing);
+    InstanceConfiguration { signed_at, expires_at, ..wanted.clone() } == *standing
+}
+
+/// The link's own leaf: issued under the published signing generation alone, since that is what gateways verify with.
+fn link_leaf(
+    seen: &ObservedTrustAnchor,
+    authority: &AuthorityState,
+    now: Timestamp,
+    plan: &mut TrustAnchorPlan,
+    deadlines: &mut Vec<Timestamp>,
+) {
+    let anchor = &*seen.anchor;
+    let published = seen.published.payload();
+    let (Some(document), Some(signing)) = (published, authority.signing) else { return };
+    if seen.link_leaf == Stored::Foreign {
+        plan.foreign.push(ForeignObject { kind: ChildKind::Secret, name: names::LINK_IDENTITY_SECRET.to_owned() });
+        return;
+    }
+    if !authority.can_issue || document.signing_generation != signing {
+        return;
+    }
+    let name = names::link_server_name(&anchor.name_any());
+    let uri = LeafName::Link { instance: anchor.spec.instance.to_string() }.to_string();
+    if let Stored::Present(leaf) = &seen.link_leaf {
+        let due = renew_at(leaf, &anchor.uid().unwrap_or_default(), None);
+        let current = leaf.generation == signing && leaf.uri == uri && leaf.dns_names == [name.as_str()];
+        if current && now < due {
+            deadlines.push(due);
+            return;
+        }
+    }
+    plan.link_leaf = Some(LinkLeafRequest {
+        meta: link_secret(&seen.settings.namespace),
+        entry: format!("{}.json", anchor.name_any()),
+        manager: link_identity_manager(&anchor.name_any()),
+        generation: signing,
+        leaf: LeafOrder {
+            request: LeafRequest { usage: Usage::Link, common_name: name.clone(), uri, dns_names: vec![name] },
+            algorithm: Algorithm::default(),
+            now,
+            lifetime: anchor.spec.leaf_policy.max_lifetime.as_signed(),
+            retirement: authority::retirement(anchor),
+        },
+    });
+}
+
+fn link_secret(namespace: &str) -> ObjectMeta {
+    let labels = [
+        (label::MANAGED_BY, MANAGED_BY),
+        (label::NAME, MANAGED_BY),
+        (label::COMPONENT, names::component::LINK),
+        (label::ROLE, role::LINK_IDENTITY),
+    ];
+    ObjectMeta {
+        name: Some(names::LINK_IDENTITY_SECRET.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        ..ObjectMeta::default()
+    }
 }
