@@ -40,6 +40,8 @@ pub struct AuthoritySpec<'a> {
 /// An authority that can sign: its certificate and key. `Debug` shows the public part alone.
 pub struct Authority {
     certificate: AuthorityCertificate,
+    /// The subject as it stands in the certificate, DER.
+    subject: Vec<u8>,
     /// Name, key identifier and key in the library's form.
     issuer: rcgen::Issuer<'static, KeyPair>,
 }
@@ -157,7 +159,7 @@ impl Authority {
         }
         let issuer = rcgen::Issuer::from_ca_cert_der(&der.into(), key)
             .map_err(|_| AuthorityError::Name { subject: subject() })?;
-        Ok(Self { certificate, issuer })
+        Ok(Self { subject: parsed.subject().as_raw().to_vec(), certificate, issuer })
     }
 
     /// The public part.
@@ -179,9 +181,7 @@ impl Authority {
         let signed = params.signed_by(subject, &self.issuer).map_err(|_| AuthorityError::Build)?;
         let parsed = certificate::parse(signed.der()).map_err(AuthorityError::Certificate)?;
         // Chains are found by comparing these bytes; a name that the library wrote differently would be found by no verifier.
-        if parsed.issuer().as_raw()
-            != certificate::parse(&self.certificate.der).map_err(AuthorityError::Certificate)?.subject().as_raw()
-        {
+        if parsed.issuer().as_raw() != self.subject {
             return Err(AuthorityError::Name { subject: self.certificate.facts.subject.clone() });
         }
         Ok(signed.der().to_vec())

@@ -127,9 +127,9 @@ impl Bundle {
 
 impl Anchor {
     fn of(certificate: AuthorityCertificate) -> Result<Self, BundleError> {
-        let der = CertificateDer::from(certificate.der());
-        match webpki::anchor_from_trusted_cert(&der) {
-            Ok(anchor) => Ok(Self { anchor: anchor.to_owned(), certificate: certificate.clone() }),
+        match webpki::anchor_from_trusted_cert(&CertificateDer::from(certificate.der())).map(|anchor| anchor.to_owned())
+        {
+            Ok(anchor) => Ok(Self { certificate, anchor }),
             Err(_) => Err(BundleError::Anchor { subject: certificate.facts().subject.clone() }),
         }
     }
@@ -217,7 +217,7 @@ mod tests {
             let mut picks = picks;
             let length = picks.len();
             picks.rotate_left(rotate % length);
-            let text: String = picks.iter().map(|pick| format!("{remark}\n{}\n", all[*pick].to_pem())).collect();
+            let text = picks.iter().map(|pick| all[*pick].to_pem()).collect::<Vec<_>>().join(&format!("\n{remark}\n"));
             let bundle = Bundle::from_pem(&text.replace('\n', end)).unwrap();
             let canonical = Bundle::new(all).unwrap();
             prop_assert_eq!(&bundle, &canonical);

@@ -32,6 +32,7 @@ const MAX_ATTRIBUTES: usize = 8;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
+const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const CONTEXT_0: u8 = 0xa0;
 /// INTEGER 1: CMSVersion of SignedData and SignerInfo when the signer is named by issuer and serial number.
@@ -50,7 +51,7 @@ pub(crate) struct Signer<'a> {
     pub(crate) algorithm: Algorithm,
     /// The whole certificate, DER.
     pub(crate) certificate: &'a [u8],
-    /// The certificate's issuer, DER with tag.
+    /// The certificate's issuer, content octets of the SEQUENCE.
     pub(crate) issuer: &'a [u8],
     /// The certificate's serial number, content octets of the INTEGER.
     pub(crate) serial: &'a [u8],
@@ -90,7 +91,7 @@ pub(crate) fn signed_attributes(
 /// The whole ContentInfo. `signed_attributes` is what [`signed_attributes`] returned.
 pub(crate) fn write(signer: &Signer<'_>, signed_attributes: &[u8], signature: &[u8]) -> Vec<u8> {
     let digest_algorithm = digest_algorithm(signer.algorithm);
-    let signer_id = tlv(SEQUENCE, &[signer.issuer, &tlv(0x02, &[signer.serial])]);
+    let signer_id = tlv(SEQUENCE, &[&tlv(SEQUENCE, &[signer.issuer]), &tlv(INTEGER, &[signer.serial])]);
     // Within SignerInfo the same SET stands under the tag [0] (RFC 5652 section 5.3).
     let mut tagged_attributes = signed_attributes.to_vec();
     if let Some(tag) = tagged_attributes.first_mut() {

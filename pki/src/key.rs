@@ -7,9 +7,9 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1,
-    ECDSA_P384_SHA384_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_SHA256, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING,
+    ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
+    RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -45,14 +45,16 @@ enum Secret {
     Rsa(RsaKeyPair),
 }
 
-/// A public key of one of the supported algorithms.
-#[derive(Clone, PartialEq, Eq)]
+/// A public key of one of the supported algorithms. Equal when the encoding is.
+#[derive(Clone)]
 pub struct SubjectPublicKey {
     algorithm: Algorithm,
     /// DER SubjectPublicKeyInfo (RFC 5280 section 4.1).
     spki: Vec<u8>,
     /// Content of its bit string, the form in which the provider takes keys.
     raw: Vec<u8>,
+    /// The provider's form: reading a point of a curve costs as much as a tenth of a verification.
+    parsed: ParsedPublicKey,
 }
 
 /// Where key pairs come from. The operator uses [`SystemKeys`]; tests may bring their own.
@@ -161,7 +163,7 @@ impl KeyPair {
             Secret::Ed25519(key) => key.public_key().as_ref(),
             Secret::Rsa(key) => key.public_key().as_ref(),
         };
-        let public = SubjectPublicKey::new(algorithm, raw.to_vec());
+        let public = SubjectPublicKey::new(algorithm, raw.to_vec())?;
         Ok(Self { secret, pkcs8, public })
     }
 
@@ -212,23 +214,30 @@ impl fmt::Debug for KeyPair {
 }
 
 impl SubjectPublicKey {
-    fn new(algorithm: Algorithm, raw: Vec<u8>) -> Self {
-        let mut public = Self { algorithm, spki: Vec::new(), raw };
-        public.spki = rcgen::PublicKeyData::subject_public_key_info(&public);
-        public
+    /// Refuses what is no key of the algorithm: a point off the curve, an RSA key of another size.
+    fn new(algorithm: Algorithm, raw: Vec<u8>) -> Result<Self, KeyError> {
+        if algorithm == Algorithm::Rsa3072 && !is_rsa_3072(&raw) {
+            return Err(KeyError::UnsupportedPublicKey);
+        }
+        let parsed =
+            ParsedPublicKey::new(algorithm.verification(), &raw).map_err(|_| KeyError::UnsupportedPublicKey)?;
+        let encoding = Encoding { algorithm, raw: &raw };
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&encoding);
+        Ok(Self { algorithm, spki, raw, parsed })
     }
 
     /// Reads a DER SubjectPublicKeyInfo that is encoded in the one way that the algorithm's RFC demands.
     pub fn from_spki_der(der: &[u8]) -> Result<Self, KeyError> {
-        let (rest, parsed) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::UnsupportedPublicKey)?;
-        let raw = parsed.subject_public_key.data;
-        // Each algorithm encodes to other bytes, so equality finds the algorithm and proves that nothing else was said.
-        let found =
-            Algorithm::ALL.into_iter().map(|algorithm| Self::new(algorithm, raw.to_vec())).find(|key| key.spki == der);
-        match found {
-            Some(key) if rest.is_empty() && key.is_sound() => Ok(key),
-            _ => Err(KeyError::UnsupportedPublicKey),
-        }
+        let (_, parsed) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::UnsupportedPublicKey)?;
+        // Points and Ed25519 keys have one length each; the comparison below proves the guess and that nothing else was said.
+        let algorithm = match der.len() {
+            91 => Algorithm::EcdsaP256,
+            120 => Algorithm::EcdsaP384,
+            44 => Algorithm::Ed25519,
+            _ => Algorithm::Rsa3072,
+        };
+        let key = Self::new(algorithm, parsed.subject_public_key.data.to_vec())?;
+        if key.spki == der { Ok(key) } else { Err(KeyError::UnsupportedPublicKey) }
     }
 
     /// DER SubjectPublicKeyInfo.
@@ -255,7 +264,7 @@ impl SubjectPublicKey {
 
     /// Checks a signature made by [`KeyPair::sign`].
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
-        self.verify_with(self.algorithm.verification(), message, signature)
+        self.parsed.verify_sig(message, signature).map_err(|_| KeyError::Signature)
     }
 
     /// Checks a signature made with another digest than ours.
@@ -267,14 +276,18 @@ impl SubjectPublicKey {
     ) -> Result<(), KeyError> {
         UnparsedPublicKey::new(algorithm, &self.raw).verify(message, signature).map_err(|_| KeyError::Signature)
     }
+}
 
-    fn is_sound(&self) -> bool {
-        // A point off the curve or an RSA key of another size parses as a bit string like any other.
-        let parses = signature::ParsedPublicKey::new(self.algorithm.verification(), &self.raw).is_ok();
-        let size = self.algorithm != Algorithm::Rsa3072
-            || aws_lc_rs::rsa::PublicKey::from_der(&self.raw).is_ok_and(|key| key.modulus_len() == 384);
-        parses && size
+impl PartialEq for SubjectPublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.spki == other.spki
     }
+}
+
+impl Eq for SubjectPublicKey {}
+
+fn is_rsa_3072(raw: &[u8]) -> bool {
+    aws_lc_rs::rsa::PublicKey::from_der(raw).is_ok_and(|key| key.modulus_len() == 384)
 }
 
 impl fmt::Debug for SubjectPublicKey {
@@ -301,6 +314,22 @@ impl KeySource for SystemKeys {
                 .map(|document| document.as_ref().to_vec()),
         };
         KeyPair::from_pkcs8(Zeroizing::new(pkcs8.map_err(|_| KeyError::Provider)?))
+    }
+}
+
+/// What the library needs to encode a key.
+struct Encoding<'a> {
+    algorithm: Algorithm,
+    raw: &'a [u8],
+}
+
+impl rcgen::PublicKeyData for Encoding<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.raw
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        self.algorithm.rcgen()
     }
 }
 
@@ -387,8 +416,9 @@ mod tests {
             assert_eq!(SubjectPublicKey::from_spki_der(&der), Err(KeyError::UnsupportedPublicKey), "{name}");
         }
         let small = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let small = SubjectPublicKey::new(Algorithm::Rsa3072, small.public_key().as_ref().to_vec());
-        assert_eq!(SubjectPublicKey::from_spki_der(small.spki_der()), Err(KeyError::UnsupportedPublicKey));
+        let raw = small.public_key().as_ref();
+        let small = rcgen::PublicKeyData::subject_public_key_info(&Encoding { algorithm: Algorithm::Rsa3072, raw });
+        assert_eq!(SubjectPublicKey::from_spki_der(&small), Err(KeyError::UnsupportedPublicKey));
     }
 
     #[test]

@@ -171,8 +171,8 @@ fn find_chain(
 struct AnyPurpose;
 
 impl ExtendedKeyUsageValidator for AnyPurpose {
-    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        purposes.map(|purpose| purpose.map(|_| ())).collect()
+    fn validate(&self, mut purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        purposes.try_for_each(|purpose| purpose.map(|_| ()))
     }
 }
 
@@ -223,18 +223,18 @@ mod tests {
 
     /// The name of the variant: tables compare outcomes, not whole errors.
     fn outcome(result: Result<CertificateFacts, VerifyError>) -> &'static str {
-        match result {
-            Ok(_) => "ok",
-            Err(VerifyError::Malformed(_)) => "malformed",
-            Err(VerifyError::Expired { .. }) => "expired",
-            Err(VerifyError::NotYetValid { .. }) => "not yet valid",
-            Err(VerifyError::WrongPurpose { .. }) => "wrong purpose",
-            Err(VerifyError::SelfSigned { .. }) => "self-signed",
-            Err(VerifyError::Authority { .. }) => "authority",
-            Err(VerifyError::UnknownIssuer { .. }) => "unknown issuer",
-            Err(VerifyError::AuthorityNotValid { .. }) => "authority not valid",
-            Err(VerifyError::TooManyIntermediates { .. }) => "too many intermediates",
-            Err(VerifyError::Refused { .. }) => "refused",
+        let Err(error) = result else { return "ok" };
+        match error {
+            VerifyError::Malformed(_) => "malformed",
+            VerifyError::Expired { .. } => "expired",
+            VerifyError::NotYetValid { .. } => "not yet valid",
+            VerifyError::WrongPurpose { .. } => "wrong purpose",
+            VerifyError::SelfSigned { .. } => "self-signed",
+            VerifyError::Authority { .. } => "authority",
+            VerifyError::UnknownIssuer { .. } => "unknown issuer",
+            VerifyError::AuthorityNotValid { .. } => "authority not valid",
+            VerifyError::TooManyIntermediates { .. } => "too many intermediates",
+            VerifyError::Refused { .. } => "refused",
         }
     }
 
@@ -291,6 +291,9 @@ mod tests {
         authority.sign(&params, key.public()).unwrap()
     }
 
+    /// Name, use, key usage, purposes, outcome.
+    type Row<'a> = (&'a str, Usage, &'a [KeyUsagePurpose], &'a [ExtendedKeyUsagePurpose], &'a str);
+
     #[test]
     fn neither_more_nor_less_than_the_profile() {
         use ExtendedKeyUsagePurpose::{Any, ClientAuth, Other, ServerAuth};
@@ -298,7 +301,7 @@ mod tests {
         let authority = fixture::authority(1, Algorithm::EcdsaP256);
         let bundle = fixture::bundle(&[&authority]);
         let document = Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 36]);
-        let rows: [(&str, Usage, &[KeyUsagePurpose], &[ExtendedKeyUsagePurpose], &str); 11] = [
+        let rows: [Row<'_>; 11] = [
             ("the profile", Usage::Authentication, &[DigitalSignature], &[ServerAuth, ClientAuth], "ok"),
             ("server only", Usage::Authentication, &[DigitalSignature], &[ServerAuth], "wrong purpose"),
             ("client only", Usage::Authentication, &[DigitalSignature], &[ClientAuth], "wrong purpose"),

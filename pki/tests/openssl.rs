@@ -1,6 +1,8 @@
 //! The `openssl` program as judge from outside: what this crate writes, OpenSSL accepts; what OpenSSL writes, this crate reads
 //! or refuses with a reason.
 
+#![expect(clippy::unwrap_used, reason = "the whole file is a test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
