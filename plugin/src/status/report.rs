@@ -1,0 +1,346 @@
+//! What `status` says, as data: the stable form of `-o json` and `-o yaml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use saatkond_api::{Member, SecurityServer, TrustAnchor};
+use serde::Serialize;
+
+/// Everything, from the trust anchors down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// By name.
+    pub trust_anchors: Vec<AnchorReport>,
+    /// Servers whose member is not there, by namespace and name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers_without_member: Vec<ServerReport>,
+}
+
+/// A trust anchor and the members that refer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnchorReport {
+    /// Its name.
+    pub name: String,
+    /// Its instance; absent when it does not exist or may not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Whether it exists: `None` when that may not be read.
+    pub exists: Option<bool>,
+    /// Absent when it may not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// How many processes run on the published bundle, of how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<Receipts>,
+    /// Until when messages go on if the operator stops now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serves_without_operator_until: Option<Timestamp>,
+    /// By namespace and name.
+    pub members: Vec<MemberReport>,
+}
+
+/// Receipts for the published bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipts {
+    /// The published bundle sequence.
+    pub bundle_sequence: u64,
+    /// Processes that run on it.
+    pub current: u32,
+    /// All processes.
+    pub processes: u32,
+}
+
+/// A member and the servers that it owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberReport {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Class and code: `GOV/70000001`.
+    pub identity: String,
+    /// Whether all holds.
+    pub state: State,
+    /// Servers that it owns, by name.
+    pub servers: Vec<ServerReport>,
+    /// Servers of others that serve it: `namespace/name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guest_on: Vec<String>,
+}
+
+/// A security server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerReport {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whether all holds.
+    pub state: State,
+    /// Processes that are ready.
+    pub ready_replicas: i32,
+    /// Processes that are asked for.
+    pub replicas: i32,
+    /// Until when its TLS certificate is valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaf_not_after: Option<Timestamp>,
+    /// When its TLS certificate is renewed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaf_renew_at: Option<Timestamp>,
+}
+
+/// Whether everything holds for one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The condition `Ready` is `True`, and speaks of the newest spec.
+    pub ready: bool,
+    /// The operator has not seen the newest spec yet.
+    pub behind: bool,
+    /// Every other condition that is not `True`, and `Ready` where no other explains it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// A condition that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// The condition's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The condition's reason.
+    pub reason: String,
+    /// The condition's message.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl Report {
+    /// Whether everything that is shown is as declared.
+    pub fn is_ready(&self) -> bool {
+        self.servers_without_member.is_empty()
+            && self.trust_anchors.iter().all(|anchor| {
+                anchor.exists != Some(false)
+                    && anchor.state.as_ref().is_none_or(|state| state.ready)
+                    && anchor
+                        .members
+                        .iter()
+                        .all(|member| member.state.ready && member.servers.iter().all(|server| server.state.ready))
+            })
+    }
+}
+
+/// Puts what was listed in order. `anchors` is `None` when they may not be read.
+pub fn build(anchors: Option<&[TrustAnchor]>, members: &[Member], servers: &[SecurityServer]) -> Report {
+    let mut of_member: BTreeMap<(String, String), Vec<ServerReport>> = BTreeMap::new();
+    for server in servers {
+        let owner = (server.namespace().unwrap_or_default(), server.spec.member_ref.name.clone());
+        of_member.entry(owner).or_default().push(server_report(server));
+    }
+    let mut of_anchor: BTreeMap<String, Vec<MemberReport>> = BTreeMap::new();
+    for member in members {
+        let key = (member.namespace().unwrap_or_default(), member.name_any());
+        let mut servers = of_member.remove(&key).unwrap_or_default();
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        of_anchor.entry(member.spec.trust_anchor_ref.name.clone()).or_default().push(member_report(member, servers));
+    }
+
+    let known: BTreeMap<String, &TrustAnchor> =
+        anchors.unwrap_or_default().iter().map(|anchor| (anchor.name_any(), anchor)).collect();
+    let names: BTreeSet<String> = known.keys().chain(of_anchor.keys()).cloned().collect();
+    let trust_anchors = names
+        .into_iter()
+        .map(|name| {
+            let mut members = of_anchor.remove(&name).unwrap_or_default();
+            members.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+            anchor_report(name.clone(), known.get(&name).copied(), anchors.is_some(), members)
+        })
+        .collect();
+    Report { trust_anchors, servers_without_member: of_member.into_values().flatten().collect() }
+}
+
+fn anchor_report(
+    name: String,
+    anchor: Option<&TrustAnchor>,
+    readable: bool,
+    members: Vec<MemberReport>,
+) -> AnchorReport {
+    let status = anchor.and_then(|anchor| anchor.status.as_ref());
+    AnchorReport {
+        name,
+        instance: anchor.map(|anchor| anchor.spec.instance.to_string()),
+        exists: readable.then_some(anchor.is_some()),
+        state: anchor.map(|anchor| {
+            let conditions = status.map_or(&[][..], |status| &status.conditions);
+            state(anchor.metadata.generation, conditions)
+        }),
+        receipts: status.and_then(|status| {
+            let (bundle, counts) = (status.bundle.as_ref()?, status.counts.as_ref()?);
+            Some(Receipts {
+                bundle_sequence: bundle.sequence,
+                current: counts.receipts_current,
+                processes: counts.processes,
+            })
+        }),
+        serves_without_operator_until: status
+            .and_then(|status| status.serves_without_operator_until.as_ref())
+            .map(|time| time.0),
+        members,
+    }
+}
+
+fn member_report(member: &Member, servers: Vec<ServerReport>) -> MemberReport {
+    let namespace = member.namespace().unwrap_or_default();
+    let status = member.status.as_ref();
+    let own = |name: &str| servers.iter().any(|server| server.name == name);
+    let guest_on = status
+        .map_or(&[][..], |status| &status.servers)
+        .iter()
+        .filter(|server| server.namespace != namespace || !own(&server.name))
+        .map(|server| format!("{}/{}", server.namespace, server.name))
+        .collect();
+    MemberReport {
+        name: member.name_any(),
+        identity: format!("{}/{}", member.spec.member_class, member.spec.member_code),
+        state: state(member.metadata.generation, status.map_or(&[], |status| &status.conditions)),
+        namespace,
+        servers,
+        guest_on,
+    }
+}
+
+fn server_report(server: &SecurityServer) -> ServerReport {
+    let status = server.status.as_ref();
+    let leaf = status.and_then(|status| status.leaf.as_ref());
+    ServerReport {
+        namespace: server.namespace().unwrap_or_default(),
+        name: server.name_any(),
+        state: state(server.metadata.generation, status.map_or(&[], |status| &status.conditions)),
+        ready_replicas: status.and_then(|status| status.ready_replicas).unwrap_or_default(),
+        replicas: server.spec.replicas,
+        leaf_not_after: leaf.map(|leaf| leaf.not_after.0),
+        leaf_renew_at: leaf.map(|leaf| leaf.renew_at.0),
+    }
+}
+
+fn state(generation: Option<i64>, conditions: &[Condition]) -> State {
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    let behind = ready.is_none_or(|ready| ready.observed_generation < generation);
+    let problem = |condition: &Condition| Problem {
+        kind: condition.type_.clone(),
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+        since: condition.last_transition_time.0,
+    };
+    let mut problems: Vec<Problem> =
+        conditions.iter().filter(|c| c.status != "True" && c.type_ != "Ready").map(problem).collect();
+    if problems.is_empty() {
+        problems.extend(ready.filter(|ready| ready.status != "True").map(problem));
+    }
+    State { ready: !behind && ready.is_some_and(|ready| ready.status == "True"), behind, problems }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn condition(kind: &str, status: &str, generation: i64) -> Value {
+        json!({
+            "type": kind, "status": status, "reason": "ReasonFor", "message": format!("{kind} is {status}"),
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
+        })
+    }
+
+    pub fn anchor(name: &str, ready: &str) -> TrustAnchor {
+        serde_json::from_value(json!({
+            "apiVersion": "saatkond.io/v1alpha1", "kind": "TrustAnchor",
+            "metadata": {"name": name, "generation": 2},
+            "spec": {"instance": name.to_uppercase(), "source": {"managed": {}}},
+            "status": {
+                "conditions": [condition("Ready", ready, 2)],
+                "bundle": {"sequence": 3, "hash": "sha256:0", "generations": [1]},
+                "counts": {"members": 2, "securityServers": 1, "processes": 2, "receiptsCurrent": 1},
+                "servesWithoutOperatorUntil": "2026-01-04T00:00:00Z",
+            },
+        }))
+        .unwrap()
+    }
+
+    pub fn member(namespace: &str, anchor: &str, conditions: &[(&str, &str)], generation: i64) -> Member {
+        let conditions: Vec<Value> = conditions.iter().map(|(kind, status)| condition(kind, status, 1)).collect();
+        serde_json::from_value(json!({
+            "apiVersion": "saatkond.io/v1alpha1", "kind": "Member",
+            "metadata": {"name": "m", "namespace": namespace, "generation": generation},
+            "spec": {"trustAnchorRef": {"name": anchor}, "memberClass": "GOV", "memberCode": "7", "subsystems": []},
+            "status": {"conditions": conditions, "servers": [
+                {"namespace": "a", "name": "ss1", "identity": "EE/GOV/7/ss1"},
+            ]},
+        }))
+        .unwrap()
+    }
+
+    pub fn server(namespace: &str, owner: &str, ready: &str) -> SecurityServer {
+        serde_json::from_value(json!({
+            "apiVersion": "saatkond.io/v1alpha1", "kind": "SecurityServer",
+            "metadata": {"name": "ss1", "namespace": namespace, "generation": 1},
+            "spec": {"memberRef": {"name": owner}, "serverCode": "ss1", "replicas": 2},
+            "status": {"conditions": [condition("Ready", ready, 1)], "readyReplicas": 1, "leaf": {
+                "serial": "1", "issueNumber": 1, "issuerGeneration": 1, "notAfter": "2026-01-16T00:00:00Z",
+                "renewAt": "2026-01-10T00:00:00Z", "dnsNames": [],
+            }},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn servers_stand_under_their_owner_and_members_under_their_anchor() {
+        let members = [member("b", "ee", &[("Ready", "True")], 1), member("a", "ee", &[("Ready", "True")], 1)];
+        let report = build(Some(&[anchor("ee", "True")]), &members, &[server("a", "m", "True")]);
+        let anchor = &report.trust_anchors[0];
+        assert_eq!(anchor.members.iter().map(|m| m.namespace.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(anchor.members[0].servers.len(), 1);
+        assert!(anchor.members[0].guest_on.is_empty(), "its own server is not a host");
+        assert_eq!(anchor.members[1].guest_on, ["a/ss1"]);
+        assert!(report.is_ready());
+    }
+
+    #[test]
+    fn each_thing_that_does_not_hold_makes_it_not_ready() {
+        let ok = member("a", "ee", &[("Ready", "True")], 1);
+        let cases: [(&str, Report); 6] = [
+            ("anchor", build(Some(&[anchor("ee", "False")]), &[], &[])),
+            ("anchor missing", build(Some(&[]), std::slice::from_ref(&ok), &[])),
+            ("member", build(None, &[member("a", "ee", &[("Ready", "Unknown")], 1)], &[])),
+            ("member behind", build(None, &[member("a", "ee", &[("Ready", "True")], 2)], &[])),
+            ("server", build(None, std::slice::from_ref(&ok), &[server("a", "m", "False")])),
+            ("server without member", build(None, &[], &[server("a", "m", "True")])),
+        ];
+        for (name, report) in cases {
+            assert!(!report.is_ready(), "{name}");
+        }
+        assert!(build(None, &[ok], &[]).is_ready(), "anchors that may not be read are not held against");
+    }
+
+    #[test]
+    fn ready_is_repeated_only_where_nothing_else_explains_it() {
+        let explained = member("a", "ee", &[("Ready", "False"), ("Admitted", "False"), ("Registered", "True")], 1);
+        let kinds = |member: &Member| -> Vec<String> {
+            let report = build(None, std::slice::from_ref(member), &[]);
+            report.trust_anchors[0].members[0].state.problems.iter().map(|p| p.kind.clone()).collect()
+        };
+        assert_eq!(kinds(&explained), ["Admitted"]);
+        assert_eq!(kinds(&member("a", "ee", &[("Ready", "False")], 1)), ["Ready"]);
+        assert!(kinds(&member("a", "ee", &[], 1)).is_empty());
+    }
+}
