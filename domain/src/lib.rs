@@ -15,11 +15,14 @@ pub mod publication;
 pub mod schedule;
 pub mod serving;
 pub mod settings;
+pub mod statements;
 
 /// A member: admission, references, registration.
 pub mod member {
     pub mod observed;
     pub mod plan;
+    pub mod references;
+    pub mod status;
 }
 
 /// A security server: leaves, its configuration, its copies, the objects that run it.
@@ -35,4 +38,5 @@ pub mod trust_anchor {
     pub mod keys;
     pub mod observed;
     pub mod plan;
+    pub mod status;
 }

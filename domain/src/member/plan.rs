@@ -1,8 +1,18 @@
 //! What is to be done for a member.
 
 use jiff::Timestamp;
+use kube::ResourceExt;
+use saatkond_api::Member;
+use saatkond_api::conditions::Reason;
+use saatkond_api::names::finalizer;
 
+use super::observed::ObservedMember;
+use crate::admission::{self, Refusal, is_guarded};
+use crate::duplicates::age;
 use crate::effects::{Failure, FinalizerChange, PlannedEvent};
+use crate::meta::{has_finalizer, is_deleting};
+use crate::observed::Published;
+use crate::schedule::next_check;
 
 /// Everything that is to be done for one member now.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,4 +30,65 @@ pub struct MemberPlan {
 pub struct AppliedMember {
     /// Why it ended early, if it did.
     pub failure: Option<Failure>,
+}
+
+/// Decides what is to be done now: the finalizer, so that a member that is registered is taken out of the published
+/// configuration before its object goes.
+#[must_use]
+pub fn plan(seen: &ObservedMember, now: Timestamp) -> MemberPlan {
+    let uid = seen.member.uid().unwrap_or_default();
+    MemberPlan { finalizer: finalizer_change(seen), events: Vec::new(), next_check: next_check(now, &uid, []) }
+}
+
+fn finalizer_change(seen: &ObservedMember) -> FinalizerChange {
+    let member = &*seen.member;
+    let set = has_finalizer(member, finalizer::MEMBER);
+    if is_deleting(member) {
+        return if set && is_deregistered(seen) { FinalizerChange::Remove } else { FinalizerChange::Keep };
+    }
+    // Without rights in the namespace it cannot be set; without a claim that holds it guards nothing.
+    let admitted = admission::namespace(&seen.namespace).is_ok() && claim(seen).is_ok_and(|()| rival(seen).is_none());
+    if !set && admitted && !seen.namespace.terminating { FinalizerChange::Add } else { FinalizerChange::Keep }
+}
+
+/// Whether nothing published speaks of this member any more.
+///
+/// An anchor that is gone publishes nothing. If another member has taken the identity over, the entry that is left is
+/// that one's.
+pub(crate) fn is_deregistered(seen: &ObservedMember) -> bool {
+    let Some(anchor) = &seen.anchor else { return true };
+    let spec = &seen.member.spec;
+    let published = seen.instance.payload();
+    let taken_over =
+        || admission::holder(anchor, seen.policy, published, &seen.rivals).is_some_and(|it| is_guarded(&it.member));
+    match &seen.instance {
+        Published::Absent | Published::Foreign => true,
+        Published::Valid(_) => {
+            admission::entry(published, &spec.member_class, &spec.member_code).is_none() || taken_over()
+        }
+        // What stands there is no document: gateways refuse it too, but hold the last good one. Wait for the repair.
+        Published::Invalid { .. } => false,
+    }
+}
+
+/// Whether the namespace may claim the identity.
+pub(crate) fn claim(seen: &ObservedMember) -> Result<(), Refusal> {
+    let Some(anchor) = &seen.anchor else {
+        let name = &seen.member.spec.trust_anchor_ref.name;
+        return Err(Refusal {
+            reason: Reason::TrustAnchorNotFound,
+            message: format!("TrustAnchor {name} does not exist"),
+        });
+    };
+    let spec = &seen.member.spec;
+    let registered = admission::entry(seen.instance.payload(), &spec.member_class, &spec.member_code).is_some();
+    let identity = admission::identity(anchor, &seen.member);
+    admission::claim(anchor.spec.admission, seen.policy, Some(&seen.namespace), &identity, registered)
+}
+
+/// The older member that holds the identity instead of this one.
+pub(crate) fn rival(seen: &ObservedMember) -> Option<&Member> {
+    let anchor = seen.anchor.as_ref()?;
+    let other = admission::holder(anchor, seen.policy, seen.instance.payload(), &seen.rivals)?;
+    (age(&*other.member) < age(&*seen.member)).then_some(&*other.member)
 }

@@ -1,0 +1,287 @@
+//! What a trust anchor's status says.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use saatkond_api::SecurityServer;
+use saatkond_api::conditions::{ConditionType, Reason, Statement};
+use saatkond_api::v1alpha1::trust_anchor::{
+    AdmissionMode, AuthorityState as Phase, AuthorityStatus, BlockingProcess, BundleStatus,
+    InstanceConfigurationStatus, TrustAnchorCounts, TrustAnchorStatus,
+};
+use saatkond_wire::configuration::InstanceConfiguration;
+
+use super::authority::{self, AuthorityState};
+use super::build::{bundle_hash, registrations};
+use super::keys::{self, KeyState};
+use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
+use super::plan::{AppliedTrustAnchor, TrustAnchorPlan};
+use crate::duplicates::displaced_by;
+use crate::effects::StatusUpdate;
+use crate::meta::{is_deleting, is_paused};
+use crate::observed::{AdmissionPolicy, Published};
+use crate::schedule::{CannotIssue, can_issue, whole_seconds};
+use crate::statements::{conclude, failed, ready};
+
+/// The longest list of blocking processes.
+pub const MAX_BLOCKING: usize = 20;
+/// The longest list of authorities.
+const MAX_AUTHORITIES: usize = 16;
+
+/// The whole status after `plan` has been applied with the result `applied`.
+#[must_use]
+pub fn status(
+    seen: &ObservedTrustAnchor,
+    plan: &TrustAnchorPlan,
+    applied: &AppliedTrustAnchor,
+    now: Timestamp,
+) -> StatusUpdate<TrustAnchorStatus> {
+    let anchor = &*seen.anchor;
+    let standing = anchor.status.clone().unwrap_or_default();
+    let authority = authority::state(seen, now);
+    let published = match &plan.publish {
+        Some(publication) if applied.published => Some((&publication.payload, publication.key_generation)),
+        Some(_) | None => match &seen.published {
+            Published::Valid(document) => Some((&*document.payload, document.key_generation)),
+            Published::Absent | Published::Invalid { .. } | Published::Foreign => None,
+        },
+    };
+    let statements = statements(seen, plan, applied, &authority, published.map(|(document, _)| document));
+    let (conditions, events) = conclude(&standing.conditions, statements, anchor.metadata.generation, now);
+    let mut status = TrustAnchorStatus {
+        observed_generation: anchor.metadata.generation,
+        conditions,
+        signing_generation: authority.signing.filter(|_| authority.can_issue),
+        // What was published is never forgotten, even while it cannot be read: versions must not go back.
+        ..standing.clone()
+    };
+    if !authority.bundle.is_empty() {
+        status.authorities = authorities(seen, &authority, now);
+    }
+    if let Some((document, key_generation)) = published
+        && standing.configuration.as_ref().is_none_or(|known| document.version >= known.version)
+    {
+        status.bundle = Some(BundleStatus {
+            sequence: document.bundle_sequence,
+            hash: format!("sha256:{}", bundle_hash(document)),
+            generations: document.bundle.iter().map(|entry| entry.generation).collect(),
+        });
+        status.configuration = Some(InstanceConfigurationStatus {
+            version: document.version,
+            signed_at: Time(document.signed_at),
+            expires_at: Time(document.expires_at),
+            key_generation,
+            next_key_generation: document.configuration_keys.next.generation,
+        });
+        let servers = registrations(seen).registered;
+        let (counts, blocking) = receipts(document, &servers, &standing.blocking, now);
+        status.counts = Some(counts);
+        status.blocking = blocking;
+        status.serves_without_operator_until = serves_until(seen, document, &authority, &servers).map(Time);
+    }
+    StatusUpdate { status, events }
+}
+
+fn statements(
+    seen: &ObservedTrustAnchor,
+    plan: &TrustAnchorPlan,
+    applied: &AppliedTrustAnchor,
+    authority: &AuthorityState,
+    published: Option<&InstanceConfiguration>,
+) -> Vec<Statement> {
+    use ConditionType::{AdmissionGuarded, AuthorityAvailable, Ready};
+    let anchor = &*seen.anchor;
+    if let Some(older) = displaced_by(anchor, seen.others_of_instance()) {
+        let why = format!(
+            "TrustAnchor {} of instance {} is older and stays; delete one of the two",
+            older.name_any(),
+            anchor.spec.instance
+        );
+        return vec![Statement::fails(Ready, Reason::DuplicateInstance, why)];
+    }
+    let available = match (&authority.problem, authority.create) {
+        (Some((reason, why)), _) => Statement::fails(AuthorityAvailable, *reason, why.clone()),
+        (None, Some(_)) => Statement::unknown(AuthorityAvailable, Reason::Pending, "the authority is being made"),
+        (None, None) if authority.can_issue => {
+            let generation = authority.signing.unwrap_or_default();
+            Statement::holds(AuthorityAvailable, format!("generation {generation} issues"))
+        }
+        // The key of another generation is at hand: it issues once everybody trusts it.
+        (None, None) => Statement::fails(
+            AuthorityAvailable,
+            Reason::Waiting,
+            "the signing key belongs to a certificate that not every process has loaded yet",
+        ),
+    };
+    let guarded = match (anchor.spec.admission, seen.policy) {
+        (AdmissionMode::Open, _) => Statement::fails(
+            AdmissionGuarded,
+            Reason::AdmissionOpen,
+            "spec.admission is Open: any namespace may claim any identity; for development only",
+        ),
+        (AdmissionMode::Annotated, AdmissionPolicy::Missing) => Statement::fails(
+            AdmissionGuarded,
+            Reason::AdmissionPolicyMissing,
+            "the ValidatingAdmissionPolicy saatkond-member-identities or its binding is missing: nothing new is \
+             admitted; install it with the chart",
+        ),
+        (AdmissionMode::Annotated, AdmissionPolicy::Installed) => {
+            Statement::holds(AdmissionGuarded, "claims need the annotation, and the annotation needs the verb admit")
+        }
+    };
+    let document = published_statement(seen, plan, applied, published);
+    let mut parts = Vec::new();
+    if is_deleting(anchor) {
+        let count = seen.members.len();
+        let why = format!("{count} members still refer to it; it stays until they are gone");
+        parts.push(Statement::fails(Ready, Reason::Deregistering, why));
+    }
+    // Told before what it has caused.
+    if let Some(failure) = &applied.failure {
+        parts.push(failed(Ready, failure));
+    }
+    // An external source without a signing key is complete as it is declared; servers say what it means for them.
+    if !(seen.signing_key == ObservedSigningKey::NotNamed
+        && authority.problem.as_ref().is_some_and(|(reason, _)| *reason == Reason::SigningKeyMissing))
+    {
+        parts.push(available.clone());
+    }
+    parts.push(document.clone());
+    if anchor.spec.admission == AdmissionMode::Annotated {
+        parts.push(guarded.clone());
+    }
+    if is_paused(anchor) {
+        parts.push(Statement::fails(Ready, Reason::Paused, "saatkond.io/paused is set: changes of the spec wait"));
+    }
+    let servers = published.map_or(0, |document| document.servers.len());
+    let members = published.map_or(0, |document| document.members.len());
+    let ready = ready(&parts, &format!("{members} members and {servers} security servers are registered"));
+    vec![ready, available, guarded, document]
+}
+
+fn published_statement(
+    seen: &ObservedTrustAnchor,
+    plan: &TrustAnchorPlan,
+    applied: &AppliedTrustAnchor,
+    published: Option<&InstanceConfiguration>,
+) -> Statement {
+    use ConditionType::ConfigurationPublished;
+    match keys::state(seen) {
+        KeyState::Lost { why } => {
+            return Statement::fails(ConfigurationPublished, Reason::ConfigurationKeyLost, why);
+        }
+        KeyState::Foreign { name } => {
+            let why = format!("Secret {name} exists and is not ours; rename or delete it");
+            return Statement::fails(ConfigurationPublished, Reason::ForeignObject, why);
+        }
+        KeyState::Make(_) if published.is_none() => {
+            return Statement::unknown(ConfigurationPublished, Reason::Pending, "configuration keys are being made");
+        }
+        KeyState::Make(_) | KeyState::Ready(_) => {}
+    }
+    if seen.published == Published::Foreign {
+        let name = saatkond_api::names::instance_configuration_config_map(&seen.anchor.name_any());
+        let why = format!("ConfigMap {name} exists and is not ours; rename or delete it");
+        return Statement::fails(ConfigurationPublished, Reason::ForeignObject, why);
+    }
+    match (published, &plan.publish, &applied.failure) {
+        (_, Some(_), Some(failure)) if !applied.published => failed(ConfigurationPublished, failure),
+        (Some(document), _, _) => Statement::holds(
+            ConfigurationPublished,
+            // No version here: it would make every change of any member a write of this status' message too.
+            format!("bundle sequence {} is published", document.bundle_sequence),
+        ),
+        (None, _, _) => Statement::fails(ConfigurationPublished, Reason::Waiting, "nothing is published yet"),
+    }
+}
+
+fn authorities(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Timestamp) -> Vec<AuthorityStatus> {
+    let lifetime = seen.anchor.spec.leaf_policy.max_lifetime.as_signed();
+    let retirement = authority::retirement(&seen.anchor);
+    let newest = authority.bundle.len().saturating_sub(MAX_AUTHORITIES);
+    let state = |begins, ends| match can_issue(begins, ends, lifetime, retirement, now) {
+        Ok(()) | Err(CannotIssue::NotYetValid) => Phase::Active,
+        Err(CannotIssue::Expiring) => Phase::Expiring,
+        Err(CannotIssue::Expired) => Phase::Expired,
+    };
+    authority
+        .bundle
+        .iter()
+        .skip(newest)
+        .map(|(generation, certificate)| {
+            let facts = certificate.facts();
+            AuthorityStatus {
+                generation: *generation,
+                state: state(facts.not_before, facts.not_after),
+                serial: facts.serial.clone(),
+                ski: facts.subject_key_id.as_deref().map(hex::encode).unwrap_or_default(),
+                not_before: Time(facts.not_before),
+                not_after: Time(facts.not_after),
+            }
+        })
+        .collect()
+}
+
+/// Who has loaded the published bundle, and the first who have not. A process without a receipt has not.
+fn receipts(
+    document: &InstanceConfiguration,
+    servers: &[std::sync::Arc<SecurityServer>],
+    standing: &[BlockingProcess],
+    now: Timestamp,
+) -> (TrustAnchorCounts, Vec<BlockingProcess>) {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let mut counts = TrustAnchorCounts {
+        members: count(document.members.len()),
+        security_servers: count(document.servers.len()),
+        processes: 0,
+        receipts_current: 0,
+    };
+    let mut blocking = Vec::new();
+    for server in servers {
+        let status = server.status.as_ref();
+        let processes = status.map(|status| status.processes.as_slice()).unwrap_or_default();
+        let pods = usize::try_from(status.and_then(|status| status.replicas).unwrap_or(0)).unwrap_or(0);
+        counts.processes = counts.processes.saturating_add(count(processes.len().max(pods)));
+        let mut block = |pod_uid: Option<String>, reason: Reason| {
+            let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+            let known = standing.iter().find(|b| b.namespace == namespace && b.name == name && b.pod_uid == pod_uid);
+            let since = known.map_or_else(|| Time(whole_seconds(now)), |known| known.since.clone());
+            blocking.push(BlockingProcess { namespace, name, pod_uid, reason: reason.as_str().to_owned(), since });
+        };
+        for process in processes {
+            if process.bundle_sequence == document.bundle_sequence {
+                counts.receipts_current = counts.receipts_current.saturating_add(1);
+            } else {
+                block(Some(process.pod_uid.clone()), Reason::ReceiptsPending);
+            }
+        }
+        if processes.len() < pods {
+            block(None, Reason::NoProcess);
+        }
+    }
+    blocking.sort_by(|a, b| (&a.namespace, &a.name, &a.pod_uid).cmp(&(&b.namespace, &b.name, &b.pod_uid)));
+    blocking.truncate(MAX_BLOCKING);
+    (counts, blocking)
+}
+
+/// The weakest of the signed documents and all certificates in use, cut to the hour: never too late, and not a new
+/// status for each of many documents that are signed again in turn.
+fn serves_until(
+    seen: &ObservedTrustAnchor,
+    document: &InstanceConfiguration,
+    authority: &AuthorityState,
+    servers: &[std::sync::Arc<SecurityServer>],
+) -> Option<Timestamp> {
+    let leaves = servers.iter().filter_map(|server| server.status.as_ref()).flat_map(|status| {
+        let signing = status.signing.iter().map(|leaf| leaf.not_after.0);
+        status.leaf.iter().map(|leaf| leaf.not_after.0).chain(signing)
+    });
+    let issuing = authority.signing.and_then(|generation| authority.bundle.get(&generation));
+    let until = leaves
+        .chain(issuing.map(saatkond_pki::authority::AuthorityCertificate::not_after))
+        .chain(seen.server_documents_expire)
+        .chain([document.expires_at])
+        .min()?;
+    let hour = SignedDuration::from_hours(1).as_secs();
+    Timestamp::from_second(until.as_second().div_euclid(hour) * hour).ok()
+}
