@@ -2,7 +2,8 @@
 # Installs what the testbed runs. Safe to call at any time, by several callers at once.
 #
 #   testbed/install.sh api       the API-server tier: one binary that is etcd, kube-apiserver, kubectl, ...
-#   testbed/install.sh regions   everything: containerd, runc, CoreDNS, images, Debian packages (needs root)
+#   testbed/install.sh regions   regions: containerd, runc, CoreDNS, helm, images, Debian packages (needs root)
+#   testbed/install.sh all       also what only benchmarks and later suites run: KWOK, the timestamp server
 #   testbed/install.sh list      what is installed, and where
 #
 # Everything but Debian packages goes to ${SAATKOND_CACHE:-${XDG_CACHE_HOME:-~/.cache}/saatkond}/tools, one
@@ -85,7 +86,7 @@ install_api() {
   need_go
   grep -q "k8s.io/kubernetes $KUBERNETES" "$here/go/go.mod" || die "go/go.mod does not name Kubernetes $KUBERNETES"
   local inputs component
-  inputs=$(cd "$here/go" && cat go.mod go.sum ./*.go; declare -f build_kube; echo "$go_version $KUBERNETES")
+  inputs=$(cd "$here/go" && cat go.mod go.sum; find . -name '*.go' ! -name '*_test.go' | sort | xargs cat; declare -f build_kube; echo "$go_version $KUBERNETES")
   tool kube "$inputs" build_kube
   for component in $COMPONENTS; do link bin "$component" "$built/kube"; done
 }
@@ -180,13 +181,15 @@ build_image_coredns() {
   rm -rf "$1/root"
 }
 build_image_postgres() {
+  # The number of the user is fixed (999, as in the well-known image), for runAsUser to name it.
   # The mirror and keyring of this machine's apt, so that nothing else needs to be reachable.
   local mirror
   mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI)' 'Identifier: Packages' 'Label: Debian' | awk '{print $NF; exit}')
   mmdebstrap --variant=essential --include=$POSTGRES_PACKAGE,ca-certificates \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --essential-hook='echo postgres:x:999: >>"$1/etc/group"; echo postgres:x:999:999::/var/lib/postgresql:/bin/bash >>"$1/etc/passwd"' \
     --customize-hook='rm -rf "$1"/var/lib/postgresql/*/main "$1"/var/cache/apt "$1"/etc/machine-id' \
-    $POSTGRES_SUITE "$1/layer.tar" "${mirror:-http://deb.debian.org/debian}"
+    $POSTGRES_SUITE "$1/layer.tar" ${mirror:+"$mirror"}
   docker_archive "$1/layer.tar" saatkond.io/testbed/postgres:17 \
     '{"Env":["PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["postgres"]}' "$1/postgres.tar"
 }
@@ -209,15 +212,23 @@ install_regions() {
   link bin helm "$built/helm"
   tool postgres "$POSTGRES_SUITE $POSTGRES_PACKAGE $(declare -f build_image_postgres docker_archive reproducible_tar)" build_image_postgres
   link images postgres.tar "$built/postgres.tar"
+}
+
+install_extras() {
   tool kwok "$KWOK $go_version $(declare -f build_kwok go_install)" build_kwok
   link bin kwok "$built/kwok"
   tool timestamp-server "$TIMESTAMP $go_version $(declare -f build_timestamp go_install)" build_timestamp
   link bin timestamp-server "$built/timestamp-server"
 }
 
-case ${1:-} in
-  api) install_api; say "api tools are ready in $links/bin" ;;
-  regions) install_api; install_regions; say "all tools are ready in $links/bin" ;;
-  list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;
-  *) die "usage: $0 api | regions | list" ;;
-esac
+# A function, so that all is read before anything runs: an edit must not reach a running install.
+main() {
+  case ${1:-} in
+    api) install_api; say "api tools are ready in $links/bin" ;;
+    regions) install_api; install_regions; say "tools for regions are ready in $links/bin" ;;
+    all) install_api; install_regions; install_extras; say "all tools are ready in $links/bin" ;;
+    list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;
+    *) die "usage: $0 api | regions | all | list" ;;
+  esac
+}
+main "$@"; exit

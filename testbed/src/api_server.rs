@@ -83,7 +83,13 @@ impl ApiServer {
     /// How long a shared server stays without users: test programs of one run follow each other closely.
     pub const LINGER: Duration = Duration::from_secs(20);
 
-    fn obtain(layout: &Layout, folder: PathBuf, options: &ApiServerOptions, linger: Duration, own: bool) -> Result<Self> {
+    fn obtain(
+        layout: &Layout,
+        folder: PathBuf,
+        options: &ApiServerOptions,
+        linger: Duration,
+        own: bool,
+    ) -> Result<Self> {
         for tool in ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"] {
             layout.tool(tool)?;
         }
@@ -260,9 +266,12 @@ pub fn supervise(folder: &Path, linger: Duration) -> Result<()> {
     if options.with_controllers {
         authority.kubeconfig(&folder.join("controllers.kubeconfig"), &url, "system:kube-controller-manager", &[])?;
         // It gives up when the API server takes longer than ten seconds, so it is not started before that listens.
-        wait::until("the API server listens", READY_BOUND, || tail(&folder.join("kube-apiserver.log"), 20), || {
-            Ok(TcpStream::connect(address).ok())
-        })?;
+        wait::until(
+            "the API server listens",
+            READY_BOUND,
+            || tail(&folder.join("kube-apiserver.log"), 20),
+            || Ok(TcpStream::connect(address).ok()),
+        )?;
         start("kube-controller-manager", controller_flags(folder))?;
     }
     until_unused(folder, linger, &mut servers)

@@ -27,8 +27,10 @@ impl Authority {
     pub(crate) fn create(folder: &Path) -> Result<Self> {
         let mut params = params("saatkond-testbed", &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        let authority = Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)?, folder: folder.to_owned() };
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let authority =
+            Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)?, folder: folder.to_owned() };
         authority.write("ca.crt", &authority.issuer.pem())?;
         authority.write("ca.key", &authority.issuer.key().serialize_pem())?;
         let accounts = KeyPair::generate()?;

@@ -161,11 +161,12 @@ fn rules(layout: &Layout, senders: Option<&BTreeMap<String, Fault>>) -> Result<S
     for (sender, fault) in senders.into_iter().flatten() {
         let address = Region::open(layout, sender)?.address()?;
         // Pods of another region come with its node's address.
-        drops += &if fault.loss >= 100.0 {
-            format!("  ip saddr {address} drop\n")
+        let chance = if fault.loss >= 100.0 {
+            String::new()
         } else {
-            format!("  ip saddr {address} numgen random mod 10000 < {:.0} drop\n", fault.loss * 100.0)
+            format!("numgen random mod 10000 < {:.0} ", fault.loss * 100.0)
         };
+        drops.extend(["  ip saddr ", &address.to_string(), " ", &chance, "drop\n"]);
     }
     Ok(format!(
         "add table ip saatkond-faults\ndelete table ip saatkond-faults\ntable ip saatkond-faults {{\n chain arriving {{\n  \
@@ -185,7 +186,9 @@ impl Wire {
     fn end(&self, layout: &Layout) -> Result<()> {
         self.process.end()?;
         match fs::remove_file(wire_path(layout, &self.pair)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).doing(|| format!("forget wire {}", self.pair)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).doing(|| format!("forget wire {}", self.pair))
+            }
             _ => Ok(()),
         }
     }
@@ -218,9 +221,12 @@ fn start_wire(layout: &Layout, pair: &str, milliseconds: u64) -> Result<()> {
     for (here, there) in [(0, 1), (1, 0)].map(|(here, there)| (&regions[here], &regions[there])) {
         let device = device(there)?;
         let ip = |arguments: &str| run(here.command("ip")?.args(arguments.split(' ')));
-        wait::until("the wire's device is there", Duration::from_secs(10), || tail(&log, 20), || {
-            Ok(ip(&format!("link set dev {device} up")).ok())
-        })?;
+        wait::until(
+            "the wire's device is there",
+            Duration::from_secs(10),
+            || tail(&log, 20),
+            || Ok(ip(&format!("link set dev {device} up")).ok()),
+        )?;
         // Last, so that a packet is sent there only when it can be carried. Both go with the device.
         ip(&format!("route replace {}/32 dev {device} src {}", there.address()?, here.address()?))?;
     }

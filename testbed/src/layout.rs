@@ -10,12 +10,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    Error, Result,
-    error::Doing as _,
-    image::sha256_hex,
-    wait,
-};
+use crate::{Error, Result, error::Doing as _, image::sha256_hex, wait};
 
 /// The folders of one checkout.
 #[derive(Debug, Clone)]
@@ -145,16 +140,19 @@ pub(crate) fn lock_file(path: &Path) -> Result<File> {
 /// Removes a folder that may not be there, and in which a dying process may still write.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     let last = std::cell::RefCell::new(String::new());
-    wait::until(&format!("{} can be removed", path.display()), Duration::from_secs(10), || last.borrow().clone(), || {
-        match fs::remove_dir_all(path) {
+    wait::until(
+        &format!("{} can be removed", path.display()),
+        Duration::from_secs(10),
+        || last.borrow().clone(),
+        || match fs::remove_dir_all(path) {
             Ok(()) => Ok(Some(())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
             Err(error) => {
                 *last.borrow_mut() = error.to_string();
                 Ok(None)
             }
-        }
-    })
+        },
+    )
 }
 
 /// The end of a log file, for error messages.

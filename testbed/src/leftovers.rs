@@ -45,7 +45,9 @@ impl Leftovers {
             }
         }
         let bridge = format!("sk{}", layout.id());
-        let devices = entries(Path::new("/sys/class/net")).into_iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let devices = entries(Path::new("/sys/class/net"))
+            .into_iter()
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         let loops = entries(Path::new("/sys/block")).into_iter().filter(|path| path.join("loop/backing_file").exists());
         Self {
             network_namespaces: namespaces.len(),

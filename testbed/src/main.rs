@@ -54,12 +54,7 @@ enum Verb {
         command: ImageVerb,
     },
     /// Writes a kubeconfig with the rights of a ServiceAccount
-    AccountKubeconfig {
-        region: String,
-        namespace: String,
-        account: String,
-        path: PathBuf,
-    },
+    AccountKubeconfig { region: String, namespace: String, account: String, path: PathBuf },
     /// The API-server tier
     Api {
         #[command(subcommand)]
@@ -166,8 +161,11 @@ fn run(command: Verb) -> anyhow::Result<()> {
             println!("regions can run on this machine");
         }
         Verb::Up { regions } => {
-            let names: Vec<&str> =
-                if regions.is_empty() { DEFAULT_REGIONS.to_vec() } else { regions.iter().map(String::as_str).collect() };
+            let names: Vec<&str> = if regions.is_empty() {
+                DEFAULT_REGIONS.to_vec()
+            } else {
+                regions.iter().map(String::as_str).collect()
+            };
             for region in Region::up_all(&names)? {
                 println!("{}\t{}", region.name(), layout.regions().join(region.name()).join("kubeconfig").display());
             }
@@ -209,8 +207,12 @@ fn run(command: Verb) -> anyhow::Result<()> {
         Verb::RegionKeeper { region } => saatkond_testbed::run_keeper(&region)?,
         Verb::RegionInit { region } => saatkond_testbed::run_init(&region)?,
         Verb::Wire { pair, milliseconds } => saatkond_testbed::wire(&pair, milliseconds)?,
-        Verb::Probe { command: ProbeVerb::Serve { port, file, text } } => saatkond_testbed::probe::serve(port, &file, &text)?,
-        Verb::Probe { command: ProbeVerb::Fetch { address } } => println!("{}", saatkond_testbed::probe::fetch(&address)?),
+        Verb::Probe { command: ProbeVerb::Serve { port, file, text } } => {
+            saatkond_testbed::probe::serve(port, &file, &text)?;
+        }
+        Verb::Probe { command: ProbeVerb::Fetch { address } } => {
+            println!("{}", saatkond_testbed::probe::fetch(&address)?);
+        }
         Verb::Tied { parent, program, arguments } => saatkond_testbed::tied(parent, &program, &arguments)?,
     }
     Ok(())
@@ -228,12 +230,7 @@ fn run_image(layout: &Layout, command: ImageVerb) -> anyhow::Result<()> {
             }
             let entrypoint = if entrypoint.is_empty() { vec![program] } else { entrypoint };
             let built = image::build(&ImageSpec { name, files, entrypoint, user, ..ImageSpec::default() }, &output)?;
-            println!(
-                "{}\tcompressed_bytes={}\tbytes={}",
-                built.archive.display(),
-                built.compressed_bytes,
-                built.bytes
-            );
+            println!("{}\tcompressed_bytes={}\tbytes={}", built.archive.display(), built.compressed_bytes, built.bytes);
         }
         ImageVerb::Load { archive, region } => {
             let regions = if region.is_empty() {

@@ -17,8 +17,8 @@ pub fn preflight(layout: &Layout) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let list: String = missing.iter().map(|line| format!("\n  - {line}")).collect();
-    Err(Error::Preflight(format!("regions cannot run on this machine. Missing:{list}\nMend that, {ALTERNATIVE}")))
+    let list = missing.join("\n  - ");
+    Err(Error::Preflight(format!("regions cannot run on this machine. Missing:\n  - {list}\nMend that, {ALTERNATIVE}")))
 }
 
 fn missing(layout: &Layout) -> Vec<String> {
@@ -27,14 +27,19 @@ fn missing(layout: &Layout) -> Vec<String> {
     }
     let mut missing = Vec::new();
     if !nix::unistd::geteuid().is_root() {
-        missing.push("root: regions make network namespaces, mounts and cgroups (run as root, for instance with sudo -E)".to_owned());
+        missing.push(
+            "root: regions make network namespaces, mounts and cgroups (run as root, for instance with sudo -E)"
+                .to_owned(),
+        );
     }
     for tool in REGION_TOOLS {
         if layout.tool(tool).is_err() {
             missing.push(format!("{tool}: run testbed/install.sh regions"));
         }
     }
-    for (program, package) in [("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setsid", "util-linux")] {
+    for (program, package) in
+        [("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setsid", "util-linux")]
+    {
         if run(Command::new(program).arg("--version")).is_err() && run(Command::new(program).arg("-V")).is_err() {
             missing.push(format!("{program}: install {package}"));
         }

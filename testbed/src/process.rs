@@ -119,7 +119,11 @@ pub(crate) fn start_detached(layout: &Layout, arguments: &[&str], log: &Path) ->
     if status.success() {
         return Ok(());
     }
-    Err(Error::Command { command: format!("{command:?}"), status: status.to_string(), output: crate::layout::tail(log, 20) })
+    Err(Error::Command {
+        command: format!("{command:?}"),
+        status: status.to_string(),
+        output: crate::layout::tail(log, 20),
+    })
 }
 
 /// Runs a program to its end and returns what it printed.

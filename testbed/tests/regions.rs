@@ -3,6 +3,8 @@
 //! All in a checkout of its own (a folder with the installed tools), so that regions somebody works with are not
 //! touched, and in one test each after the other, so that counting means something.
 
+#![expect(clippy::panic, reason = "helpers of tests fail like tests")]
+
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
@@ -18,7 +20,7 @@ use saatkond_testbed::{
     preflight, wait,
 };
 
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_mins(2);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A folder that looks like a checkout with all tools installed.
@@ -42,7 +44,8 @@ impl Checkout {
         fs::create_dir_all(real.root().join("target/testbed")).expect("target can be written");
         let folder = tempfile::tempdir_in(real.root().join("target/testbed")).expect("a folder");
         fs::create_dir_all(folder.path().join("target")).expect("a folder");
-        std::os::unix::fs::symlink(real.root().join("target/tools"), folder.path().join("target/tools")).expect("a link");
+        std::os::unix::fs::symlink(real.root().join("target/tools"), folder.path().join("target/tools"))
+            .expect("a link");
         Some(Self { layout: Layout::at(folder.path()), _folder: folder })
     }
 
@@ -228,9 +231,9 @@ fn regions_work_break_heal_and_go() {
     // Names, Services, and the way from one region's pod to the other's.
     fetch_until(home, "web.default.svc.cluster.local:80", Some("home"));
     fetch_until(home, "web:80", Some("home"));
-    let (node_port, balancer) = (format!("{address}:30080"), format!("{address}:8081"));
+    let (node_port, load_balancer) = (format!("{address}:30080"), format!("{address}:8081"));
     fetch_until(lux, &node_port, Some("home"));
-    fetch_until(lux, &balancer, Some("home"));
+    fetch_until(lux, &load_balancer, Some("home"));
 
     policies(home);
     faults(layout, home, lux, &node_port);
@@ -316,8 +319,12 @@ fn a_start_that_is_killed_half_way_leaves_nothing() {
     // As early as the keeper exists; when its init does; when the API server has its data.
     for stage in ["kept.json", "logs/etcd.log", "etcd/data/member"] {
         for kill_keeper in [false, true] {
-            let mut starter =
-                checkout.testbed(&["up", "home"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+            let mut starter = checkout
+                .testbed(&["up", "home"])
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("it starts");
             let reached = layout.regions().join("home").join(stage);
             wait::until(stage, BOUND, String::new, || Ok(reached.exists().then_some(()))).expect("it comes that far");
             starter.kill().expect("it can be killed");
@@ -352,7 +359,8 @@ fn a_machine_that_lacks_something_is_told_what() {
 #[test]
 fn clusters_that_exist_are_used_as_they_are() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
-    let output = command.args(["up", "fin"]).env("SAATKOND_REGION_KUBECONFIGS", "home=/nowhere").output().expect("it runs");
+    let output =
+        command.args(["up", "fin"]).env("SAATKOND_REGION_KUBECONFIGS", "home=/nowhere").output().expect("it runs");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("\"fin\": is not in SAATKOND_REGION_KUBECONFIGS"), "{said}");

@@ -32,8 +32,11 @@ fn is_v2(hierarchy: &Path) -> bool {
 /// Says what is missing for kubelet to run.
 pub(crate) fn usable() -> Result<(), String> {
     let all = hierarchies();
-    let v1: BTreeSet<String> =
-        all.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).flat_map(|name| name.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let v1: BTreeSet<String> = all
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .flat_map(|name| name.split(',').map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     let v2: BTreeSet<String> = all
         .iter()
         .filter_map(|path| fs::read_to_string(path.join("cgroup.controllers")).ok())
@@ -71,7 +74,7 @@ pub(crate) fn create(name: &str) -> Result<()> {
 pub(crate) fn find(prefix: &str) -> Vec<PathBuf> {
     let folders = hierarchies().into_iter().filter_map(|hierarchy| fs::read_dir(hierarchy).ok());
     folders
-        .flat_map(|entries| entries.flatten())
+        .flat_map(Iterator::flatten)
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
         .map(|entry| entry.path())
         .collect()

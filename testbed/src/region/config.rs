@@ -6,12 +6,7 @@ use super::{
     RegionConfig,
     init::{BIN, CONTAINERD, REGION},
 };
-use crate::{
-    Result,
-    credentials::Authority,
-    error::Doing as _,
-    layout::write_whole,
-};
+use crate::{Result, credentials::Authority, error::Doing as _, layout::write_whole};
 
 /// Writes keys, certificates, kubeconfigs and component configuration into the region's folder.
 pub(super) fn write(folder: &Path, config: &RegionConfig) -> Result<()> {
@@ -19,7 +14,13 @@ pub(super) fn write(folder: &Path, config: &RegionConfig) -> Result<()> {
     fs::create_dir_all(folder.join("logs/pods")).doing(|| format!("create {}", folder.display()))?;
     let address = config.address();
     let authority = Authority::create(&pki)?;
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
     authority.server("api-server", &names, &[Ipv4Addr::LOCALHOST.into(), address.into(), config.service(1).into()])?;
     authority.server("kubelet", &[&config.name], &[address.into()])?;
     authority.client("kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"])?;
@@ -121,7 +122,7 @@ evictionHard: {{memory.available: 50Mi, nodefs.available: 1%, nodefs.inodesFree:
 fn proxy(config: &RegionConfig) -> String {
     // The conntrack limits are the machine's, not the region's: zero leaves them alone.
     format!(
-        r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
+        r"apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
 hostnameOverride: {name}
@@ -129,7 +130,7 @@ clientConnection: {{kubeconfig: {REGION}/pki/proxy.kubeconfig}}
 clusterCIDR: {pods}
 oomScoreAdj: 0
 conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
-"#,
+",
         name = config.name,
         pods = config.pods(),
     )

@@ -43,7 +43,7 @@ pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
 pub(super) const PATH: &str = "/run/saatkond/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const IMAGES: &str = "/run/saatkond/images";
 const VOLUMES: &str = "/var/lib/saatkond/volumes";
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_mins(2);
 
 /// Runs until it is killed. Started by the keeper.
 pub fn run(name: &str) -> Result<()> {
@@ -51,7 +51,8 @@ pub fn run(name: &str) -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "set the parent death signal".to_owned())?;
     let layout = Layout::find();
     let folder = layout.regions().join(name);
-    let config: RegionConfig = read_json(&folder.join("region.json"))?.ok_or_else(|| no_region(name, "is not configured"))?;
+    let config: RegionConfig =
+        read_json(&folder.join("region.json"))?.ok_or_else(|| no_region(name, "is not configured"))?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).doing(|| "make namespaces".to_owned())?;
     make_mounts(&layout, &folder)?;
 
@@ -69,22 +70,38 @@ pub fn run(name: &str) -> Result<()> {
     for image in ["pause", "coredns"] {
         let archive = format!("{IMAGES}/{image}.tar");
         let mut import = Command::new(format!("{BIN}/ctr"));
-        run_command(import.env("PATH", PATH).args(["--address", CONTAINERD, "--namespace", "k8s.io", "images", "import", &archive]))?;
+        run_command(import.env("PATH", PATH).args([
+            "--address",
+            CONTAINERD,
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            &archive,
+        ]))?;
     }
     components.start("kubelet", kubelet_flags(&config))?;
     let address = (config.address(), 6443);
-    wait::until("the API server listens", BOUND, || log("kube-apiserver"), || {
-        components.look_after()?;
-        Ok(TcpStream::connect(address).ok())
-    })?;
+    wait::until(
+        "the API server listens",
+        BOUND,
+        || log("kube-apiserver"),
+        || {
+            components.look_after()?;
+            Ok(TcpStream::connect(address).ok())
+        },
+    )?;
     components.start("kube-controller-manager", controller_flags(&config))?;
     components.start("kube-scheduler", vec![flag("kubeconfig", &conf("scheduler")), flag("leader-elect", "false")])?;
     components.start("kube-proxy", vec![flag("config", &format!("{REGION}/config/kube-proxy.yaml"))])?;
-    components.start("region-controller", vec![
-        flag("kubeconfig", &conf("region-controller")),
-        flag("node-address", &config.address().to_string()),
-        flag("volumes", VOLUMES),
-    ])?;
+    components.start(
+        "region-controller",
+        vec![
+            flag("kubeconfig", &conf("region-controller")),
+            flag("node-address", &config.address().to_string()),
+            flag("volumes", VOLUMES),
+        ],
+    )?;
     loop {
         components.look_after()?;
         wait::long_pause();
@@ -173,7 +190,12 @@ fn make_mounts(layout: &Layout, folder: &Path) -> Result<()> {
         binds.push((open_path(&layout.image(image)?)?, format!("{IMAGES}/{image}")));
     }
     let mut folders = vec![(open_path(folder)?, REGION.to_owned())];
-    for (inside, outside) in [("/var/lib/kubelet", "kubelet"), ("/var/lib/containerd", "containerd"), ("/var/lib/etcd", "etcd"), (VOLUMES, "volumes")] {
+    for (inside, outside) in [
+        ("/var/lib/kubelet", "kubelet"),
+        ("/var/lib/containerd", "containerd"),
+        ("/var/lib/etcd", "etcd"),
+        (VOLUMES, "volumes"),
+    ] {
         let path = folder.join(outside);
         fs::create_dir_all(&path).doing(|| format!("create {}", path.display()))?;
         folders.push((open_path(&path)?, inside.to_owned()));
@@ -205,8 +227,12 @@ fn make_mounts(layout: &Layout, folder: &Path) -> Result<()> {
 
     // Kubelet insists on setting these, and they are the whole machine's: it gets files to write to instead.
     for (name, value) in [
-        ("vm/overcommit_memory", "1"), ("vm/panic_on_oom", "0"), ("kernel/panic", "10"), ("kernel/panic_on_oops", "1"),
-        ("kernel/keys/root_maxkeys", "1000000"), ("kernel/keys/root_maxbytes", "25000000"),
+        ("vm/overcommit_memory", "1"),
+        ("vm/panic_on_oom", "0"),
+        ("kernel/panic", "10"),
+        ("kernel/panic_on_oops", "1"),
+        ("kernel/keys/root_maxkeys", "1000000"),
+        ("kernel/keys/root_maxbytes", "25000000"),
     ] {
         let real = format!("/proc/sys/{name}");
         let ours = format!("/run/saatkond/{}", name.replace('/', "."));
@@ -232,7 +258,8 @@ fn mount_new(kind: &str, target: &str, options: &str) -> Result<()> {
 
 fn bind(source: &OwnedFd, target: &str) -> Result<()> {
     let source = format!("/proc/self/fd/{}", source.as_raw_fd());
-    mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(|| format!("bind {target}"))
+    mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .doing(|| format!("bind {target}"))
 }
 
 fn make_network(config: &RegionConfig) -> Result<()> {
@@ -247,7 +274,12 @@ fn make_network(config: &RegionConfig) -> Result<()> {
     ] {
         run_command(Command::new("ip").args(line.split(' ')))?;
     }
-    for (name, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "0"), ("conf/default/rp_filter", "0"), ("ping_group_range", "0 2147483647")] {
+    for (name, value) in [
+        ("ip_forward", "1"),
+        ("conf/all/rp_filter", "0"),
+        ("conf/default/rp_filter", "0"),
+        ("ping_group_range", "0 2147483647"),
+    ] {
         let path = format!("/proc/sys/net/ipv4/{name}");
         fs::write(&path, value).doing(|| format!("write {path}"))?;
     }

@@ -20,7 +20,8 @@ use crate::{
 pub fn run(name: &str) -> Result<()> {
     let layout = Layout::find();
     let folder = layout.regions().join(name);
-    let config: RegionConfig = read_json(&folder.join("region.json"))?.ok_or_else(|| no_region(name, "is not configured"))?;
+    let config: RegionConfig =
+        read_json(&folder.join("region.json"))?.ok_or_else(|| no_region(name, "is not configured"))?;
     // Before anything is made: whoever takes the region down must find us.
     let keeper = ProcessId::me().ok_or_else(|| no_region(name, "cannot run without /proc"))?;
     write_json(&folder.join("kept.json"), &Kept { keeper, init: None })?;

@@ -28,8 +28,9 @@ pub use init::run as run_init;
 pub use keeper::run as run_keeper;
 
 use crate::{
-    Cluster, Error, Layout, Result, faults,
+    Cluster, Error, Layout, Result,
     error::Doing as _,
+    faults,
     layout::{lock_file, read_json, remove_folder, tail, write_json},
     preflight::preflight,
     process::{ProcessId, run, start_detached},
@@ -41,12 +42,23 @@ pub const DEFAULT_REGIONS: [&str; 3] = ["home", "lux", "fin"];
 
 /// Programs of `target/tools/bin` that run inside a region.
 pub(crate) const REGION_TOOLS: [&str; 13] = [
-    "containerd", "containerd-shim-runc-v2", "coredns", "ctr", "etcd", "kube-apiserver", "kube-controller-manager",
-    "kube-proxy", "kube-scheduler", "kubectl", "kubelet", "region-controller", "runc",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "coredns",
+    "ctr",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+    "region-controller",
+    "runc",
 ];
 
 /// How long a region may take. Far above the usual ten seconds: a build may have all cores.
-const READY_BOUND: Duration = Duration::from_secs(240);
+const READY_BOUND: Duration = Duration::from_mins(4);
 
 /// What a region is made from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -155,8 +167,8 @@ impl Region {
             return Self::of_external(layout, name, &list);
         }
         let folder = layout.regions().join(name);
-        let config: RegionConfig =
-            read_json(&folder.join("region.json"))?.ok_or_else(|| no_region(name, "is not up; `testbed up` starts it"))?;
+        let config: RegionConfig = read_json(&folder.join("region.json"))?
+            .ok_or_else(|| no_region(name, "is not up; `testbed up` starts it"))?;
         let cluster = Cluster::new(layout, folder.join("kubeconfig"))?;
         Ok(Self { layout: layout.clone(), name: name.to_owned(), cluster, config: Some(config) })
     }
@@ -244,7 +256,9 @@ impl Region {
     }
 
     pub(crate) fn config(&self) -> Result<&RegionConfig> {
-        self.config.as_ref().ok_or_else(|| no_region(&self.name, "was not made by the testbed, which cannot reach into it"))
+        self.config
+            .as_ref()
+            .ok_or_else(|| no_region(&self.name, "was not made by the testbed, which cannot reach into it"))
     }
 
     pub(crate) fn init(&self) -> Result<ProcessId> {
@@ -294,18 +308,26 @@ impl Region {
     fn until_ready(&self) -> Result<()> {
         let folder = self.folder();
         let running = || match kept(&folder)? {
-            Some(kept) if !kept.keeper.alive() => Err(no_region(&self.name, &format!("ended while it started\n{}", self.dump()))),
+            Some(kept) if !kept.keeper.alive() => {
+                Err(no_region(&self.name, &format!("ended while it started\n{}", self.dump())))
+            }
             _ => Ok(()),
         };
-        wait::until("the API server is ready", READY_BOUND, || self.dump(), || {
-            running()?;
-            let listens = std::net::TcpStream::connect_timeout(&(self.address()?, 6443).into(), Duration::from_millis(200));
-            if listens.is_ok() && self.cluster.ready() {
-                return Ok(Some(()));
-            }
-            wait::long_pause();
-            Ok(None)
-        })?;
+        wait::until(
+            "the API server is ready",
+            READY_BOUND,
+            || self.dump(),
+            || {
+                running()?;
+                let listens =
+                    std::net::TcpStream::connect_timeout(&(self.address()?, 6443).into(), Duration::from_millis(200));
+                if listens.is_ok() && self.cluster.ready() {
+                    return Ok(Some(()));
+                }
+                wait::long_pause();
+                Ok(None)
+            },
+        )?;
         // Applying may come before the controllers that its objects need; it is idempotent, so it is done each time.
         self.cluster.apply(&config::objects(self.config()?))?;
         let node = format!("node/{}", self.name);
@@ -315,7 +337,9 @@ impl Region {
             &["wait", "--for=condition=Ready", &node, &timeout][..],
             &["wait", "--for=condition=Available", "deployment/coredns", "--namespace=kube-system", &timeout][..],
         ] {
-            self.cluster.kubectl(question).map_err(|error| no_region(&self.name, &format!("{error}\n{}", self.dump())))?;
+            self.cluster
+                .kubectl(question)
+                .map_err(|error| no_region(&self.name, &format!("{error}\n{}", self.dump())))?;
         }
         Ok(())
     }
@@ -407,7 +431,7 @@ fn configure(layout: &Layout, name: &str) -> Result<RegionConfig> {
         taken.extend(config.map(|config| config.index));
     }
     let preferred = DEFAULT_REGIONS.iter().zip(1..).find(|(default, _)| **default == name).map(|(_, index)| index);
-    let others = DEFAULT_REGIONS.len() as u8 + 1..=49;
+    let others = 4..=49;
     let index = preferred.into_iter().chain(others).find(|index| !taken.contains(index));
     let index = index.ok_or_else(|| no_region(name, "there are too many regions"))?;
     let network = network::ensure(layout)?;

@@ -64,10 +64,11 @@ fn bridge_name(layout: &Layout) -> String {
 fn choose(layout: &Layout) -> Result<Network> {
     // One line, so that every address has a blank before it.
     let taken = format!(" {} {}", ip("-4 -oneline address show")?, ip("-4 route show table all")?).replace('\n', " ");
-    let seed = u16::from_str_radix(&layout.id()[..4], 16).unwrap_or(0);
+    let seed = usize::from_str_radix(&layout.id()[..4], 16).unwrap_or(0);
     // Pods and services have 10.101 to 10.199 inside each region; the bridge takes from 10.200 to 10.249.
-    for candidate in (0..12_800_u16).map(|step| seed.wrapping_add(step) % 12_800) {
-        let prefix = [10, 200 + (candidate / 256) as u8, (candidate % 256) as u8];
+    let all: Vec<[u8; 3]> = (200..250).flat_map(|second| (0..=255).map(move |third| [10, second, third])).collect();
+    for step in 0..all.len() {
+        let prefix = all[(seed + step) % all.len()];
         if !taken.contains(&format!(" {}.{}.{}.", prefix[0], prefix[1], prefix[2])) {
             return Ok(Network { bridge: bridge_name(layout), prefix });
         }
