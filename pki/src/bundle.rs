@@ -143,6 +143,8 @@ impl fmt::Debug for Bundle {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -151,7 +153,10 @@ mod tests {
     use crate::leaf::Usage;
 
     fn three() -> Vec<AuthorityCertificate> {
-        (1..=3).map(|generation| fixture::authority(generation, Algorithm::EcdsaP256).certificate().clone()).collect()
+        static THREE: LazyLock<Vec<AuthorityCertificate>> = LazyLock::new(|| {
+            (1..=3).map(|number| fixture::authority(number, Algorithm::EcdsaP256).certificate().clone()).collect()
+        });
+        THREE.clone()
     }
 
     #[test]

@@ -225,6 +225,9 @@ fn trim_zero(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
     use rcgen::{CustomExtension, IsCa};
 
     use super::*;
@@ -275,6 +278,26 @@ mod tests {
     fn serial_numbers_have_one_spelling() {
         for (bytes, trimmed) in [(&[0, 0x80][..], &[0x80][..]), (&[0], &[0]), (&[1, 0], &[1, 0])] {
             assert_eq!(trim_zero(bytes), trimmed);
+        }
+    }
+
+    proptest! {
+        /// Certificates come from peers: whatever they send, reading it returns. What is read is what stands there.
+        #[test]
+        fn damaged_certificates_never_panic(place in 0_usize..800, value: u8, cut in 0_usize..800) {
+            static DER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+                let authority = fixture::authority(1, Algorithm::EcdsaP256);
+                fixture::leaf(&authority, Usage::Authentication, Algorithm::EcdsaP256).0.der
+            });
+            let mut damaged = DER.clone();
+            let place = place % damaged.len();
+            damaged[place] = value;
+            if let Ok(facts) = CertificateFacts::parse(&damaged) {
+                prop_assert_eq!(facts.sha256, CertificateHash::of(&damaged));
+            }
+            let _ = public_key_of(&damaged);
+            damaged.truncate(cut);
+            prop_assert!(CertificateFacts::parse(&damaged).is_err() || damaged.len() == DER.len());
         }
     }
 }

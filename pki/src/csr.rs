@@ -75,6 +75,10 @@ fn signature_algorithm(key: Algorithm, signed_with: &str) -> Option<&'static dyn
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::fixture;
 
@@ -100,5 +104,17 @@ mod tests {
         assert_eq!(accept(&[der.as_slice(), &[0]].concat()), Err(CsrError::Malformed));
         assert_eq!(accept(&der[..der.len() - 1]), Err(CsrError::Malformed));
         assert_eq!(accept(&vec![0x30; MAX_REQUEST_BYTES + 1]), Err(CsrError::TooLong));
+    }
+
+    proptest! {
+        /// Requests come from other clusters: one altered byte and the proof of possession is gone, or there is no request.
+        #[test]
+        fn damaged_requests_are_refused(place in 0_usize..400, mask in 1_u8..=255) {
+            static DER: LazyLock<Vec<u8>> = LazyLock::new(|| create(&fixture::key(Algorithm::Ed25519, 5)).unwrap());
+            let mut damaged = DER.clone();
+            let place = place % damaged.len();
+            damaged[place] ^= mask;
+            prop_assert!(accept(&damaged).is_err(), "byte {place}");
+        }
     }
 }

@@ -120,6 +120,8 @@ fn boundary<'a>(line: &'a str, start: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -153,6 +155,24 @@ mod tests {
         let expected = Some(PemError::NotOne { expected: CERTIFICATE });
         for text in [String::new(), one.repeat(2), encode(PRIVATE_KEY, b"x").to_string()] {
             assert_eq!(single(&text, CERTIFICATE).err(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(content in proptest::collection::vec(any::<u8>(), 0..200), remark in "[ -~\n]{0,40}") {
+            let text = encode(CERTIFICATE, &content);
+            prop_assert!(text.lines().all(|line| line.len() <= 64));
+            prop_assert_eq!(&*single(&text, CERTIFICATE).unwrap(), &content);
+            // A remark that looks like a block makes an error, never another content.
+            if let Ok(found) = single(&format!("{remark}\n{}", *text), CERTIFICATE) {
+                prop_assert_eq!(&*found, &content);
+            }
+        }
+
+        #[test]
+        fn reading_never_panics(text in "(-----(BEGIN|END) [A-Z]{0,3}-----|[A-Za-z0-9+/=\r\n]{0,9}){0,9}") {
+            let _ = blocks(&text);
         }
     }
 }
