@@ -1,7 +1,7 @@
 //! What plans ask for, in types that leave nothing to decide, and what may have come of it.
 
 use jiff::{SignedDuration, Timestamp};
-use saatkond_api::conditions::{Reason, Statement};
+use saatkond_api::conditions::Reason;
 use saatkond_pki::key::Algorithm;
 use saatkond_pki::leaf::LeafRequest;
 
@@ -85,10 +85,4 @@ pub struct LeafOrder {
     pub lifetime: SignedDuration,
     /// It ends this long before its authority, or earlier.
     pub retirement: SignedDuration,
-}
-
-/// What is stated about the first thing that does not hold: `Ready` repeats it.
-pub(crate) fn first_failing(statements: &[Statement]) -> Option<&Statement> {
-    use saatkond_api::conditions::Holds;
-    statements.iter().find(|s| s.holds != Holds::True)
 }

@@ -23,12 +23,23 @@ pub mod member {
     pub mod plan;
     pub mod references;
     pub mod status;
+
+    pub use plan::plan;
+    pub use status::status;
 }
 
 /// A security server: leaves, its configuration, its copies, the objects that run it.
 pub mod security_server {
+    pub mod build;
+    pub mod configuration;
+    pub mod leaves;
     pub mod observed;
     pub mod plan;
+    pub mod registration;
+    pub mod status;
+
+    pub use plan::plan;
+    pub use status::status;
 }
 
 /// A trust anchor: authority, configuration keys, the instance configuration, the link's leaf.
@@ -39,4 +50,7 @@ pub mod trust_anchor {
     pub mod observed;
     pub mod plan;
     pub mod status;
+
+    pub use plan::plan;
+    pub use status::status;
 }

@@ -62,6 +62,8 @@ pub enum Published<P> {
     Invalid {
         /// `metadata.resourceVersion` of the object: what a repair replaces.
         resource_version: String,
+        /// `metadata.uid` of the object: for its deletion.
+        uid: String,
         /// Why, for people.
         why: String,
     },
@@ -120,6 +122,8 @@ pub enum Stored<F> {
     Unusable {
         /// Why, for people.
         why: String,
+        /// `metadata.resourceVersion` of the Secret: what a new content replaces, where one may be made.
+        resource_version: String,
     },
     /// A Secret of this name exists and is not ours.
     Foreign,

@@ -8,7 +8,7 @@ use saatkond_api::v1alpha1::member::{MemberStatus, ServingServer};
 use saatkond_api::v1alpha1::trust_anchor::AdmissionMode;
 
 use super::observed::ObservedMember;
-use super::plan::{AppliedMember, MemberPlan, claim, is_deregistered, rival};
+use super::plan::{AppliedMember, claim, is_deregistered, rival};
 use super::references::{Finding, findings, serving};
 use crate::admission::{self, member_id};
 use crate::effects::StatusUpdate;
@@ -19,14 +19,9 @@ use crate::statements::{conclude, failed, listed, ready};
 /// The longest list of servers.
 const MAX_SERVERS: usize = 64;
 
-/// The whole status after `plan` has been applied with the result `applied`.
+/// The whole status after a plan has been applied with the result `applied`.
 #[must_use]
-pub fn status(
-    seen: &ObservedMember,
-    _plan: &MemberPlan,
-    applied: &AppliedMember,
-    now: Timestamp,
-) -> StatusUpdate<MemberStatus> {
+pub fn status(seen: &ObservedMember, applied: &AppliedMember, now: Timestamp) -> StatusUpdate<MemberStatus> {
     let member = &*seen.member;
     let standing = member.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let (conditions, events) = conclude(standing, statements(seen, applied), member.metadata.generation, now);

@@ -2,13 +2,24 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use saatkond_wire::configuration::ServerConfiguration;
+use kube::ResourceExt;
+use saatkond_api::conditions::Reason;
+use saatkond_api::names::{annotation, finalizer, role};
+use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::identifier::{MemberId, ServerId};
 
-use crate::children::Child;
+use super::build::children;
+use super::configuration::{self, ConfigurationState};
+use super::leaves::{LeafState, leaves};
+use super::observed::{IdentityFacts, ObservedSecurityServer};
+use super::registration::{Place, is_deregistered, place};
+use crate::children::{Child, ChildKind, Verdict, judge};
 use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
+use crate::meta::{annotated, has_finalizer, is_deleting, is_paused, server_object};
+use crate::names::{COPIED_AT, INSTANCE_VERSION, SERVER_VERSION, server_configuration, start_copy};
+use crate::observed::{Published, is_ours};
 use crate::publication::Publication;
-use crate::security_server::observed::IdentityFacts;
+use crate::schedule::{copy_at, next_check, whole_seconds};
 
 /// Everything that is to be done for one security server now, in this order: `finalizer` unless it is to be removed,
 /// `identity`, `configuration`, `start_copy`, `children`, `forget`, `deletions`, then the removal of the finalizer.
@@ -84,4 +95,206 @@ pub struct AppliedSecurityServer {
     pub configuration: bool,
     /// Why it ended early, if it did.
     pub failure: Option<Failure>,
+}
+
+/// Decides what is to be done now.
+#[must_use]
+pub fn plan(seen: &ObservedSecurityServer, now: Timestamp) -> SecurityServerPlan {
+    let server = &*seen.server;
+    let uid = server.uid().unwrap_or_default();
+    let mut plan = SecurityServerPlan {
+        finalizer: FinalizerChange::Keep,
+        identity: None,
+        configuration: None,
+        start_copy: StartCopyPlan::default(),
+        children: Vec::new(),
+        forget: forgotten(seen),
+        deletions: Vec::new(),
+        foreign: Vec::new(),
+        events: Vec::new(),
+        next_check: next_check(now, &uid, []),
+    };
+    if is_deleting(server) {
+        depart(seen, &mut plan);
+        return plan;
+    }
+    let Ok(place) = place(seen) else { return plan };
+    if seen.namespace.terminating {
+        return plan;
+    }
+    if !has_finalizer(server, finalizer::SECURITY_SERVER) {
+        plan.finalizer = FinalizerChange::Add;
+    }
+    let Some(document) = seen.instance.payload() else { return plan };
+
+    let LeafState { identity, blocked, next_due } = leaves(seen, &place, now);
+    let mut deadlines: Vec<Timestamp> = next_due.filter(|due| *due > now).into_iter().collect();
+    if matches!(&blocked, Some((Reason::ForeignObject, _))) {
+        let name = crate::names::identity(&server.name_any());
+        plan.foreign.push(ForeignObject { kind: ChildKind::Secret, name });
+    }
+    if let Some(identity) = &identity {
+        plan.events.extend(issued_event(identity));
+    }
+    let has_identity = identity.is_some() || seen.identity.facts().is_some();
+    plan.identity = identity;
+
+    let version = configuration(seen, &place, now, &mut plan, &mut deadlines);
+    let has_copy = copies(seen, document, version, now, &mut plan, &mut deadlines);
+    objects(seen, &place, document, has_identity && version.is_some() && has_copy, &mut plan);
+    plan.next_check = next_check(now, &uid, deadlines);
+    plan
+}
+
+/// The server goes: once nothing published speaks of it, its document is deleted and the finalizer lets it and its
+/// pods go. The objects beside it have it as their owner; the garbage collector takes them.
+fn depart(seen: &ObservedSecurityServer, plan: &mut SecurityServerPlan) {
+    let server = &*seen.server;
+    if !has_finalizer(server, finalizer::SECURITY_SERVER) || !is_deregistered(seen) {
+        return;
+    }
+    let uid = match &seen.configuration {
+        Published::Valid(document) => Some(document.uid.clone()),
+        Published::Invalid { uid, .. } => Some(uid.clone()),
+        Published::Absent | Published::Foreign => None,
+    };
+    plan.deletions.extend(uid.map(|uid| Deletion {
+        kind: ChildKind::ConfigMap,
+        namespace: seen.settings.namespace.clone(),
+        name: server_configuration(&server.namespace().unwrap_or_default(), &server.name_any()),
+        uid,
+    }));
+    plan.finalizer = FinalizerChange::Remove;
+}
+
+/// Receipts of pods that are gone. Where the pods are not known, every receipt stays.
+fn forgotten(seen: &ObservedSecurityServer) -> Vec<String> {
+    let Some(pods) = &seen.pods else { return Vec::new() };
+    let processes = seen.server.status.as_ref().map(|status| status.processes.as_slice()).unwrap_or_default();
+    let gone = processes.iter().filter(|process| !pods.iter().any(|pod| pod.uid == process.pod_uid));
+    gone.map(|process| process.pod_uid.clone()).collect()
+}
+
+fn issued_event(identity: &IdentityPlan) -> Option<PlannedEvent> {
+    let issued = |leaf: &LeafPlan| matches!(leaf, LeafPlan::Issue(_));
+    let signing = identity.signing.iter().filter(|(_, leaf)| issued(leaf)).count();
+    let count = signing + usize::from(issued(&identity.authentication));
+    (count > 0).then(|| PlannedEvent {
+        warning: false,
+        reason: Reason::IdentityIssued,
+        action: "Issue",
+        note: format!("issued {count} certificates under number {}", identity.issue_number),
+    })
+}
+
+fn repaired(kind: ChildKind, name: &str) -> PlannedEvent {
+    PlannedEvent {
+        warning: true,
+        reason: Reason::DriftRepaired,
+        action: "Repair",
+        note: format!("{kind} {name} had been changed by someone; put it back"),
+    }
+}
+
+/// Plans the server configuration and answers the version that is published when the plan has been applied.
+fn configuration(
+    seen: &ObservedSecurityServer,
+    place: &Place<'_>,
+    now: Timestamp,
+    plan: &mut SecurityServerPlan,
+    deadlines: &mut Vec<Timestamp>,
+) -> Option<u64> {
+    match configuration::state(seen, place, now) {
+        ConfigurationState::Current { version, resign_at } => {
+            deadlines.push(resign_at);
+            Some(version)
+        }
+        ConfigurationState::Publish { publication, repair } => {
+            if repair {
+                plan.events.push(repaired(ChildKind::ConfigMap, publication.meta.name.as_deref().unwrap_or_default()));
+            }
+            let version = publication.payload.version;
+            plan.configuration = Some(*publication);
+            Some(version)
+        }
+        ConfigurationState::NoKey => seen.configuration.payload().map(|document| document.version),
+        ConfigurationState::Foreign { name } => {
+            plan.foreign.push(ForeignObject { kind: ChildKind::ConfigMap, name });
+            None
+        }
+    }
+}
+
+/// Plans the start copy and answers whether there is one, with both entries, when the plan has been applied.
+fn copies(
+    seen: &ObservedSecurityServer,
+    document: &InstanceConfiguration,
+    version: Option<u64>,
+    now: Timestamp,
+    plan: &mut SecurityServerPlan,
+    deadlines: &mut Vec<Timestamp>,
+) -> bool {
+    let server = &*seen.server;
+    let name = start_copy(&server.name_any());
+    let standing = seen.start_copy.as_ref();
+    if standing.is_some_and(|copy| !is_ours(copy.controller.as_deref(), &server.uid().unwrap_or_default())) {
+        plan.foreign.push(ForeignObject { kind: ChildKind::ConfigMap, name });
+        return false;
+    }
+    let meta = || server_object(server, name.clone(), Some(role::START_COPY));
+    let changed = standing.is_some_and(|copy| !copy.intact);
+    let instance = standing.filter(|_| !changed).and_then(|copy| copy.instance.as_ref());
+    match copy_at(instance, document.version, document.bundle_sequence, now) {
+        Some(at) if at <= now => {
+            plan.start_copy.instance = Some(annotated(
+                meta(),
+                [
+                    (INSTANCE_VERSION, document.version.to_string()),
+                    (annotation::BUNDLE_SEQUENCE, document.bundle_sequence.to_string()),
+                    (COPIED_AT, whole_seconds(now).to_string()),
+                ],
+            ));
+        }
+        Some(at) => deadlines.push(at),
+        None => {}
+    }
+    let copied = standing.and_then(|copy| copy.server_version);
+    if let Some(version) = version.filter(|version| changed || copied != Some(*version)) {
+        plan.start_copy.server = Some(annotated(meta(), [(SERVER_VERSION, version.to_string())]));
+    }
+    version.is_some()
+}
+
+/// Plans the objects that run the gateways. The Deployment waits until there is something to mount: pods that cannot
+/// start only fill the events.
+fn objects(
+    seen: &ObservedSecurityServer,
+    place: &Place<'_>,
+    document: &InstanceConfiguration,
+    complete: bool,
+    plan: &mut SecurityServerPlan,
+) {
+    let server = &*seen.server;
+    if is_paused(server) {
+        return;
+    }
+    let keys = &document.configuration_keys;
+    let uid = server.uid().unwrap_or_default();
+    for child in children(seen, place, &[keys.current.key, keys.next.key]) {
+        if child.kind() == ChildKind::Deployment && !complete {
+            continue;
+        }
+        match judge(&child, &seen.children, &uid) {
+            Verdict::InPlace => {}
+            Verdict::Apply { repair } => {
+                if repair {
+                    plan.events.push(repaired(child.kind(), child.name()));
+                }
+                plan.children.push(child);
+            }
+            Verdict::Foreign => {
+                plan.foreign.push(ForeignObject { kind: child.kind(), name: child.name().to_owned() });
+            }
+        }
+    }
 }

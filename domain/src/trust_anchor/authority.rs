@@ -120,7 +120,7 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
             ));
             state.foreign = Some(name);
         }
-        Stored::Unusable { why } => {
+        Stored::Unusable { why, resource_version: _ } => {
             state.problem = lost(format!("Secret {name} cannot be used: {why}; restore it from a backup"));
         }
         Stored::Absent if traced => {

@@ -1,0 +1,147 @@
+//! Whether a server may act in its owner's name, and for whom.
+//!
+//! Leaves are issued for what the published, signed instance configuration registers, and for nothing else: the
+//! authority decides who takes part, and this is where that decision meets the keys.
+
+use kube::ResourceExt;
+use saatkond_api::conditions::Reason;
+use saatkond_api::{Member, TrustAnchor};
+use saatkond_wire::configuration::{InstanceConfiguration, ServerEntry};
+use saatkond_wire::identifier::{MemberId, ServerId};
+
+use super::observed::ObservedSecurityServer;
+use crate::admission::{self, Refusal, holder, member_id};
+use crate::duplicates::displaced_by;
+use crate::observed::{AdmissionPolicy, Published};
+use crate::serving::server_id;
+
+/// The server's place in the federation: its owner holds its identity and no older server has its code.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The anchor.
+    pub anchor: &'a TrustAnchor,
+    /// The owner.
+    pub owner: &'a Member,
+}
+
+impl Place<'_> {
+    /// The server's identifier.
+    #[must_use]
+    pub fn server_id(&self, seen: &ObservedSecurityServer) -> ServerId {
+        server_id(self.anchor, self.owner, &seen.server)
+    }
+}
+
+/// Finds the server's place, or says why it has none.
+pub fn place(seen: &ObservedSecurityServer) -> Result<Place<'_>, Refusal> {
+    let spec = &seen.server.spec;
+    let refuse = |reason, message| Err(Refusal { reason, message });
+    let Some(owner) = seen.owner.as_deref() else {
+        let why = format!("Member {} does not exist in this namespace", spec.member_ref.name);
+        return refuse(Reason::MemberNotFound, why);
+    };
+    let Some(anchor) = seen.anchor.as_deref() else {
+        let why = format!("TrustAnchor {} does not exist", owner.spec.trust_anchor_ref.name);
+        return refuse(Reason::TrustAnchorNotFound, why);
+    };
+    admission::namespace(&seen.namespace)?;
+    if holds_identity(seen, anchor, owner).is_none_or(|member| member.uid() != owner.uid()) {
+        let why = format!("Member {} is not admitted; its conditions say why", owner.name_any());
+        return refuse(Reason::MemberNotAdmitted, why);
+    }
+    if let Some(older) = twin(seen) {
+        let why = format!(
+            "SecurityServer {} of the same owner has code {} and is older, so it stays; delete one of the two",
+            older.name_any(),
+            spec.server_code
+        );
+        return refuse(Reason::DuplicateServerCode, why);
+    }
+    Ok(Place { anchor, owner })
+}
+
+/// The older server of the same owner with the same code.
+pub(crate) fn twin(seen: &ObservedSecurityServer) -> Option<&saatkond_api::SecurityServer> {
+    let spec = &seen.server.spec;
+    let same = seen.neighbours.iter().map(|other| &**other).filter(|other| {
+        other.spec.member_ref == spec.member_ref
+            && other.spec.server_code == spec.server_code
+            && other.uid() != seen.server.uid()
+    });
+    displaced_by(&*seen.server, same)
+}
+
+/// The member that holds the identity which `like` claims.
+pub(crate) fn holds_identity<'a>(
+    seen: &'a ObservedSecurityServer,
+    anchor: &TrustAnchor,
+    like: &Member,
+) -> Option<&'a Member> {
+    let (class, code) = (&like.spec.member_class, &like.spec.member_code);
+    holder_of(seen, anchor, class, code)
+}
+
+/// The member that holds this identity.
+pub(crate) fn holder_of<'a>(
+    seen: &'a ObservedSecurityServer,
+    anchor: &TrustAnchor,
+    class: &str,
+    code: &str,
+) -> Option<&'a Member> {
+    let claims = seen.members.iter().filter(|candidate| {
+        let spec = &candidate.member.spec;
+        spec.trust_anchor_ref.name == anchor.name_any() && spec.member_class == *class && spec.member_code == *code
+    });
+    // `Missing`: whoever is not registered is not admitted here. Nothing is issued before the configuration that
+    // registers is published, and by then the anchor's own look at the policy has decided.
+    holder(anchor, AdmissionPolicy::Missing, seen.instance.payload(), claims).map(|candidate| &*candidate.member)
+}
+
+/// The server's entry in the published instance configuration.
+#[must_use]
+pub fn registered<'a>(seen: &'a ObservedSecurityServer, id: &ServerId) -> Option<&'a ServerEntry> {
+    seen.instance.payload()?.server(id)
+}
+
+/// The members whose messages the server signs: its owner and whoever of its registered clients belongs to another.
+#[must_use]
+pub fn signers(entry: &ServerEntry, document: &InstanceConfiguration, owner: &MemberId) -> Vec<MemberId> {
+    let mut members: Vec<MemberId> = entry
+        .clients
+        .iter()
+        .map(|client| MemberId {
+            instance: document.instance.clone(),
+            member_class: client.member_class.clone(),
+            member_code: client.member_code.clone(),
+        })
+        .filter(|member| document.has_client(&member.client()))
+        .chain([owner.clone()])
+        .collect();
+    members.sort();
+    members.dedup();
+    members
+}
+
+/// Whether nothing published speaks of this server any more.
+#[must_use]
+pub fn is_deregistered(seen: &ObservedSecurityServer) -> bool {
+    let (Some(owner), Some(anchor)) = (seen.owner.as_deref(), seen.anchor.as_deref()) else {
+        // Who its owner was cannot be told any more; without owner or anchor nothing registers it either.
+        return true;
+    };
+    let id = ServerId { owner: member_id(anchor, owner), server_code: seen.server.spec.server_code.to_string() };
+    // A server that never was the holder leaves the holder's entry behind, and so does one that a younger follows.
+    let others = seen.neighbours.iter().any(|other| {
+        other.spec.member_ref == seen.server.spec.member_ref
+            && other.spec.server_code == seen.server.spec.server_code
+            && other.uid() != seen.server.uid()
+            && other.metadata.deletion_timestamp.is_none()
+    });
+    let foreign_owner = holds_identity(seen, anchor, owner)
+        .is_some_and(|member| member.uid() != owner.uid() && admission::is_guarded(member));
+    match &seen.instance {
+        Published::Absent | Published::Foreign => true,
+        Published::Valid(_) => registered(seen, &id).is_none() || others || foreign_owner,
+        Published::Invalid { .. } => false,
+    }
+}

@@ -1,0 +1,357 @@
+//! What a security server's status says.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use saatkond_api::conditions::{ConditionType, Holds, Reason, Statement};
+use saatkond_api::v1alpha1::security_server::{
+    LeafStatus, ProcessReceipt, PublishedConfiguration, RegisteredKey, SecurityServerStatus, SigningStatus,
+};
+
+use super::configuration::{self, ConfigurationState, guests};
+use super::leaves::{due, ends_at, is_overdue, leaves};
+use super::observed::{IdentityFacts, ObservedSecurityServer};
+use super::plan::{AppliedSecurityServer, SecurityServerPlan};
+use super::registration::{Place, is_deregistered, place, registered};
+use crate::effects::StatusUpdate;
+use crate::meta::{is_deleting, is_paused, selector};
+use crate::schedule::whole_seconds;
+use crate::serving::guest_subsystems;
+use crate::statements::{conclude, failed, listed, ready};
+
+/// The longest list of registered keys.
+pub const MAX_REGISTERED_KEYS: usize = 4;
+
+/// The whole status after `plan` has been applied with the result `applied`, but for `processes`: those are the link's,
+/// written under field managers of its own, and a controller that repeated them would own them from then on. They are
+/// always empty here; compare with the standing status without them.
+#[must_use]
+pub fn status(
+    seen: &ObservedSecurityServer,
+    plan: &SecurityServerPlan,
+    applied: &AppliedSecurityServer,
+    now: Timestamp,
+) -> StatusUpdate<SecurityServerStatus> {
+    let server = &*seen.server;
+    let standing = server.status.clone().unwrap_or_default();
+    let facts = applied.identity.as_ref().or_else(|| seen.identity.facts());
+    let statements = statements(seen, plan, applied, facts, now);
+    let (conditions, events) = conclude(&standing.conditions, statements, server.metadata.generation, now);
+    let place = place(seen).ok();
+    let labels: Vec<String> = selector(server).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let version = match &plan.configuration {
+        Some(publication) if applied.configuration => Some(publication.payload.version),
+        Some(_) | None => seen.configuration.payload().map(|document| document.version),
+    };
+    let status = SecurityServerStatus {
+        observed_generation: server.metadata.generation,
+        conditions,
+        identity: place.map(|place| place.server_id(seen).to_string()).or(standing.identity),
+        replicas: Some(seen.deployment.as_ref().map_or(0, |deployment| deployment.replicas)),
+        ready_replicas: Some(seen.deployment.as_ref().map_or(0, |deployment| deployment.ready)),
+        selector: Some(labels.join(",")),
+        issue_number: standing.issue_number.max(facts.map(|facts| facts.issue_number)),
+        leaf: facts.map(|facts| leaf(seen, facts)).or(standing.leaf),
+        signing: facts.map_or(standing.signing, |facts| signing(seen, facts)),
+        registered_keys: registered_keys(&standing.registered_keys, facts, now),
+        configuration: published(seen, standing.configuration, version),
+        processes: Vec::new(),
+    };
+    StatusUpdate { status, events }
+}
+
+fn leaf(seen: &ObservedSecurityServer, facts: &IdentityFacts) -> LeafStatus {
+    let leaf = &facts.authentication;
+    LeafStatus {
+        serial: leaf.serial.clone(),
+        issue_number: leaf.issue_number,
+        issuer_generation: leaf.generation,
+        not_after: Time(leaf.not_after),
+        renew_at: Time(whole_seconds(due(seen, leaf))),
+        dns_names: leaf.dns_names.clone(),
+    }
+}
+
+fn signing(seen: &ObservedSecurityServer, facts: &IdentityFacts) -> Vec<SigningStatus> {
+    let mut signing: Vec<_> = facts
+        .signing
+        .iter()
+        .map(|signing| SigningStatus {
+            // The instance is the same for all and stands in `identity`.
+            member: signing.member.to_string().split_once('/').map_or_else(String::new, |(_, rest)| rest.to_owned()),
+            serial: signing.leaf.serial.clone(),
+            issue_number: signing.leaf.issue_number,
+            issuer_generation: signing.leaf.generation,
+            not_after: Time(signing.leaf.not_after),
+            renew_at: Time(whole_seconds(due(seen, &signing.leaf))),
+        })
+        .collect();
+    signing.sort_by(|a, b| a.member.cmp(&b.member));
+    signing
+}
+
+/// The keys by which the link knows the server's processes: that of the leaf in the Secret, and those before it until
+/// their leaves end, since a process changes over only when its mount has.
+fn registered_keys(standing: &[RegisteredKey], facts: Option<&IdentityFacts>, now: Timestamp) -> Vec<RegisteredKey> {
+    let current = facts.map(|facts| RegisteredKey {
+        spki_sha256: facts.authentication.spki_sha256.clone(),
+        issue_number: facts.authentication.issue_number,
+        not_after: Time(facts.authentication.not_after),
+    });
+    let mut keys: BTreeMap<&str, &RegisteredKey> =
+        standing.iter().filter(|key| key.not_after.0 > now).map(|key| (key.spki_sha256.as_str(), key)).collect();
+    if let Some(current) = &current {
+        keys.insert(&current.spki_sha256, current);
+    }
+    let mut keys: Vec<RegisteredKey> = keys.into_values().cloned().collect();
+    keys.sort_by(|a, b| b.issue_number.cmp(&a.issue_number).then_with(|| a.spki_sha256.cmp(&b.spki_sha256)));
+    keys.truncate(MAX_REGISTERED_KEYS);
+    keys
+}
+
+/// Written anew when the sequence or the server's own version changes: not 258 times because one member was added.
+fn published(
+    seen: &ObservedSecurityServer,
+    standing: Option<PublishedConfiguration>,
+    version: Option<u64>,
+) -> Option<PublishedConfiguration> {
+    let (Some(document), Some(server_version)) = (seen.instance.payload(), version) else { return standing };
+    let (instance_version, bundle_sequence) = (document.version, document.bundle_sequence);
+    match standing {
+        // A version that was published is never taken back, also while someone has put an older document there.
+        Some(known) if known.server_version > server_version => Some(known),
+        Some(known) if known.server_version == server_version && known.bundle_sequence == bundle_sequence => {
+            Some(known)
+        }
+        Some(_) | None => Some(PublishedConfiguration { server_version, instance_version, bundle_sequence }),
+    }
+}
+
+fn statements(
+    seen: &ObservedSecurityServer,
+    plan: &SecurityServerPlan,
+    applied: &AppliedSecurityServer,
+    facts: Option<&IdentityFacts>,
+    now: Timestamp,
+) -> Vec<Statement> {
+    use ConditionType::{Admitted, Ready, ReferencesResolved};
+    let server = &*seen.server;
+    let deleting = is_deleting(server).then(|| {
+        let why = if is_deregistered(seen) {
+            "it is out of the published configuration"
+        } else {
+            "it is being taken out of the published configuration; its pods stay until then"
+        };
+        Statement::fails(Ready, Reason::Deregistering, why)
+    });
+    let place = match place(seen) {
+        Ok(place) => place,
+        Err(refusal) => {
+            let refused = Statement::fails(Admitted, refusal.reason, refusal.message);
+            let ready = ready(&deleting.into_iter().chain([refused.clone()]).collect::<Vec<_>>(), "");
+            // The rest is as it was last known to be; with no place it is not looked at.
+            return vec![ready, refused];
+        }
+    };
+    let admitted = Statement::holds(Admitted, "its owner holds its identity, and no older server has its code");
+    let identity = identity(seen, plan, applied, &place, facts, now);
+    let configuration = published_statement(seen, plan, applied, &place, now);
+    let children = children(plan, applied);
+    let loaded = loaded(seen, plan, facts);
+    let available = available(seen);
+    let strangers = unconfirmed(seen, &place);
+    let resolved = if strangers.is_empty() {
+        Statement::holds(ReferencesResolved, "every guest names this server")
+    } else {
+        Statement::fails(ReferencesResolved, Reason::GuestNotConfirmed, listed(&strangers))
+    };
+    let mut parts: Vec<Statement> = deleting.into_iter().chain([admitted.clone()]).collect();
+    if seen.namespace.terminating {
+        parts.push(Statement::fails(Ready, Reason::NamespaceTerminating, "the namespace is being deleted"));
+    }
+    if let Some(failure) = &applied.failure {
+        parts.push(failed(Ready, failure));
+    }
+    // Not `loaded`: for a minute after each renewal some process still runs on the old identity, and serves.
+    parts.extend([identity.clone(), configuration.clone(), children.clone(), available.clone(), resolved.clone()]);
+    if is_paused(server) {
+        parts.push(Statement::fails(Ready, Reason::Paused, "saatkond.io/paused is set: changes of the spec wait"));
+    }
+    let ready = ready(&parts, &format!("{} processes serve", server.spec.replicas));
+    vec![ready, admitted, configuration, resolved, identity, loaded, children, available]
+}
+
+fn identity(
+    seen: &ObservedSecurityServer,
+    plan: &SecurityServerPlan,
+    applied: &AppliedSecurityServer,
+    place: &Place<'_>,
+    facts: Option<&IdentityFacts>,
+    now: Timestamp,
+) -> Statement {
+    use ConditionType::IdentityIssued;
+    if plan.identity.is_some() && applied.identity.is_none() {
+        return match &applied.failure {
+            Some(failure) => failed(IdentityIssued, failure),
+            None => Statement::fails(IdentityIssued, Reason::Issuing, "certificates are being issued"),
+        };
+    }
+    let blocked = if applied.identity.is_some() { None } else { leaves(seen, place, now).blocked };
+    match (facts, blocked) {
+        (Some(facts), blocked) if ends_at(facts) <= now => {
+            let why = blocked.map(|(_, why)| format!(": {why}")).unwrap_or_default();
+            let message = format!("a certificate has ended at {}{why}", ends_at(facts));
+            Statement::fails(IdentityIssued, Reason::RenewalOverdue, message)
+        }
+        (Some(facts), Some((_, why))) if is_overdue(facts, now) => {
+            Statement::fails(IdentityIssued, Reason::RenewalOverdue, format!("certificates are not renewed: {why}"))
+        }
+        (_, Some((reason, why))) => Statement::fails(IdentityIssued, reason, why),
+        (Some(_), None) => Statement::holds(IdentityIssued, "all certificates are issued and stored"),
+        (None, None) => Statement::unknown(IdentityIssued, Reason::Pending, "certificates are not issued yet"),
+    }
+}
+
+fn published_statement(
+    seen: &ObservedSecurityServer,
+    plan: &SecurityServerPlan,
+    applied: &AppliedSecurityServer,
+    place: &Place<'_>,
+    now: Timestamp,
+) -> Statement {
+    use ConditionType::ConfigurationPublished;
+    let fails = |reason, why: String| Statement::fails(ConfigurationPublished, reason, why);
+    let anchor = place.anchor.name_any();
+    if seen.instance.payload().is_none() {
+        return fails(
+            Reason::TrustAnchorNotReady,
+            format!("TrustAnchor {anchor} has published no instance configuration yet"),
+        );
+    }
+    if registered(seen, &place.server_id(seen)).is_none() {
+        return fails(Reason::Waiting, "the next instance configuration will list the server".to_owned());
+    }
+    match configuration::state(seen, place, now) {
+        ConfigurationState::Foreign { name } => {
+            fails(Reason::ForeignObject, format!("ConfigMap {name} in the operator's namespace exists and is not ours"))
+        }
+        ConfigurationState::NoKey => fails(
+            Reason::TrustAnchorNotReady,
+            format!("TrustAnchor {anchor} has no configuration key at hand; its conditions say why"),
+        ),
+        ConfigurationState::Publish { .. } if !(plan.configuration.is_some() && applied.configuration) => {
+            match &applied.failure {
+                Some(failure) => failed(ConfigurationPublished, failure),
+                None => fails(Reason::Waiting, "the server configuration is being published".to_owned()),
+            }
+        }
+        ConfigurationState::Publish { .. } | ConfigurationState::Current { .. } => {
+            Statement::holds(ConfigurationPublished, "the server is registered and its configuration is published")
+        }
+    }
+}
+
+fn children(plan: &SecurityServerPlan, applied: &AppliedSecurityServer) -> Statement {
+    use ConditionType::ChildrenApplied;
+    let mut foreign: Vec<String> = plan.foreign.iter().map(|it| format!("{} {}", it.kind, it.name)).collect();
+    foreign.sort();
+    if !foreign.is_empty() {
+        let why = format!("not ours, and never overwritten: {}; rename or delete it", listed(&foreign));
+        return Statement::fails(ChildrenApplied, Reason::ForeignObject, why);
+    }
+    match &applied.failure {
+        Some(failure) => failed(ChildrenApplied, failure),
+        None => Statement::holds(ChildrenApplied, "all objects are as they should be"),
+    }
+}
+
+/// Whether every process has stated that it runs on what is published. A pod without a statement has not.
+fn loaded(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, facts: Option<&IdentityFacts>) -> Statement {
+    use ConditionType::ConfigurationLoaded;
+    let status = seen.server.status.as_ref();
+    let receipts: Vec<&ProcessReceipt> = status
+        .iter()
+        .flat_map(|status| &status.processes)
+        .filter(|receipt| !plan.forget.contains(&receipt.pod_uid))
+        .collect();
+    let pod_name = |uid: &str| {
+        let pods = seen.pods.iter().flatten();
+        pods.into_iter().find(|pod| pod.uid == uid).map_or_else(|| uid.to_owned(), |pod| pod.name.clone())
+    };
+    let sequence = seen.instance.payload().map_or(0, |document| document.bundle_sequence);
+    let version = seen.configuration.payload().map_or(0, |document| document.version);
+    let number = facts.map_or(0, |facts| facts.issue_number);
+    let mut behind: Vec<String> = receipts
+        .iter()
+        .filter_map(|it| {
+            let what = if it.bundle_sequence != sequence {
+                "bundle"
+            } else if it.leaf_issue_number != number {
+                "identity"
+            } else if it.server_version < version {
+                "configuration"
+            } else {
+                return None;
+            };
+            Some(format!("pod {} has not loaded the published {what}", pod_name(&it.pod_uid)))
+        })
+        .collect();
+    let silent = seen.pods.iter().flatten().filter(|pod| !receipts.iter().any(|receipt| receipt.pod_uid == pod.uid));
+    let mut silent: Vec<String> = silent.map(|pod| format!("pod {} has not reported", pod.name)).collect();
+    behind.sort();
+    silent.sort();
+    match (receipts.is_empty(), behind.is_empty(), silent.is_empty()) {
+        (true, _, _) => Statement::fails(ConfigurationLoaded, Reason::NoProcess, "no process has reported"),
+        (false, true, true) => Statement::holds(ConfigurationLoaded, "every process runs on what is published"),
+        (false, _, _) => {
+            let all: Vec<String> = behind.into_iter().chain(silent).collect();
+            Statement::fails(ConfigurationLoaded, Reason::ReceiptsPending, listed(&all))
+        }
+    }
+}
+
+fn available(seen: &ObservedSecurityServer) -> Statement {
+    use ConditionType::Available;
+    let wanted = seen.server.spec.replicas;
+    if wanted == 0 {
+        return Statement::fails(
+            Available,
+            Reason::ScaledToZero,
+            "replicas is 0: the server is out of service by its spec",
+        );
+    }
+    match &seen.deployment {
+        None => Statement {
+            holds: Holds::False,
+            ..Statement::unknown(Available, Reason::Waiting, "its pods are not declared yet")
+        },
+        Some(deployment) if deployment.ready >= wanted => {
+            Statement::holds(Available, format!("{wanted} of {wanted} processes are ready"))
+        }
+        Some(deployment) => {
+            let detail = deployment.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+            let why = format!("{} of {wanted} processes are ready{detail}", deployment.ready);
+            Statement::fails(Available, Reason::PodsNotReady, why)
+        }
+    }
+}
+
+/// Guests that the server lists and that do not name it.
+fn unconfirmed(seen: &ObservedSecurityServer, place: &Place<'_>) -> Vec<String> {
+    let confirmed: Vec<(String, String)> = guests(seen, place)
+        .filter(|guest| !guest_subsystems(&seen.server, guest).is_empty())
+        .map(|guest| (guest.spec.member_class.to_string(), guest.spec.member_code.to_string()))
+        .collect();
+    let listed = seen.server.spec.guests.iter();
+    listed
+        .filter(|guest| {
+            !confirmed.iter().any(|(class, code)| guest.member_class == **class && guest.member_code == **code)
+        })
+        .map(|guest| {
+            let (class, code) = (&guest.member_class, &guest.member_code);
+            format!("guest {class}/{code} is not registered, or none of its subsystems names this server in servers")
+        })
+        .collect()
+}
