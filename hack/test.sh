@@ -11,9 +11,12 @@ failed=0
 
 # run NAME COMMAND...: the output is shown and kept; the counts of the test runners are read from it.
 stages=0
-run() {
+run() { shown hack/stage.sh "$@"; }
+# Targets of the Makefile are divided into stages by themselves.
+run_make() { shown make "$@"; }
+shown() {
   stages=$((stages + 1))
-  hack/stage.sh "$@" 2>&1 | tee "target/stages/$(printf %02d $stages).log"
+  "$@" 2>&1 | tee "target/stages/$(printf %02d $stages).log"
   if [ "${PIPESTATUS[0]}" != 0 ]; then
     failed=1
     return 1
@@ -32,7 +35,7 @@ if run "build" cargo build --workspace --all-targets; then
     # Shown, so that a test that says "NOT RUN: name: why" is counted and never passes silently.
     run "tests" cargo test --workspace --no-fail-fast --exclude saatkond-e2e -- --show-output
     run "chart" cargo test -p saatkond-e2e --no-fail-fast --lib --bins --test chart --test admission -- --show-output
-    if run "images" make image; then
+    if run_make image; then
       run "journey" cargo test -p saatkond-e2e --no-fail-fast --test journey -- --nocapture --test-threads=1
     else
       not_run "journey" "the images could not be built"
