@@ -11,7 +11,7 @@ use crate::{Layout, region};
 /// What the testbed can leave behind on a machine. Equal before and after, or something was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Network namespaces that some process is in.
+    /// Network namespaces that these processes are in.
     pub network_namespaces: usize,
     /// Named network namespaces.
     pub named_namespaces: usize,
@@ -23,23 +23,24 @@ pub struct Leftovers {
     pub devices: Vec<String>,
     /// Loop devices in use.
     pub loop_devices: usize,
-    /// Processes in other PID namespaces than ours, and those started for this checkout.
+    /// Processes that were started for this checkout, or run in its pods.
     pub processes: Vec<String>,
 }
 
 impl Leftovers {
     /// Looks now.
     pub fn count(layout: &Layout) -> Self {
-        let ours = fs::read_link("/proc/self/ns/pid").ok();
         let marker = format!("SAATKOND_ROOT={}", layout.root().display());
+        let cgroup = format!("/{}", region::cgroup_name(layout, ""));
         let mut namespaces = BTreeSet::new();
         let mut processes = Vec::new();
         for process in entries(Path::new("/proc")).into_iter().filter(|path| is_number(path)) {
-            namespaces.extend(fs::read_link(process.join("ns/net")).ok());
-            let elsewhere = fs::read_link(process.join("ns/pid")).ok().is_some_and(|other| Some(other) != ours);
             let environment = fs::read(process.join("environ")).unwrap_or_default();
             let started_here = environment.split(|byte| *byte == 0).any(|entry| entry == marker.as_bytes());
-            if elsewhere || started_here {
+            // What pods run has an environment of its own, but is in our cgroups.
+            let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+            if started_here || cgroups.contains(&cgroup) {
+                namespaces.extend(fs::read_link(process.join("ns/net")).ok());
                 let line = fs::read(process.join("cmdline")).unwrap_or_default();
                 processes.push(String::from_utf8_lossy(&line).replace('\0', " "));
             }

@@ -145,8 +145,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The chain of reasons; a backtrace would say nothing to who starts a region.
-            eprintln!("testbed: {error:#}");
+            // The library's errors name their cause themselves; a backtrace would say nothing to who starts a region.
+            eprintln!("testbed: {error}");
             ExitCode::FAILURE
         }
     }

@@ -32,8 +32,8 @@ impl ProcessId {
     /// The running process of that number, if there is one.
     pub fn of(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
-        let (state, started) = stat(pid)?;
-        (state != 'Z').then_some(Self { pid, started })
+        let (running, started) = stat(pid)?;
+        running.then_some(Self { pid, started })
     }
 
     /// This process.
@@ -48,7 +48,7 @@ impl ProcessId {
 
     /// Whether it still runs. A process that has ended but was not collected yet does not.
     pub fn alive(self) -> bool {
-        stat(self.pid).is_some_and(|(state, started)| started == self.started && state != 'Z')
+        stat(self.pid).is_some_and(|(running, started)| started == self.started && running)
     }
 
     /// Ends it at once and waits until it is gone. Harmless when it is gone already.
@@ -68,13 +68,15 @@ impl ProcessId {
     }
 }
 
-/// State letter and start time, from /proc: fields 3 and 22, counted after the name, which may hold anything.
-fn stat(pid: i32) -> Option<(char, u64)> {
+/// Whether it still runs, and when it started, from /proc: fields 3, 20 and 22, counted after the name, which may
+/// hold anything. A first thread that has ended says nothing while others still hold the files.
+fn stat(pid: i32) -> Option<(bool, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = &text[text.rfind(')')? + 2..];
     let mut fields = after_name.split(' ');
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let state = fields.next()?;
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    Some((state != "Z" || threads > 1, fields.nth(1)?.parse().ok()?))
 }
 
 /// A command for a program that ends when this process does, also when this one is killed.

@@ -207,6 +207,9 @@ fn regions_work_break_heal_and_go() {
     let layout = &checkout.layout;
     let before = Leftovers::count(layout);
     let regions = timed("two regions ready", || Region::up_all_in(layout, &["home", "lux"])).expect("they start");
+    let during = Leftovers::count(layout);
+    assert!(during.processes.len() >= 20 && during.network_namespaces >= 3, "the count sees what there is: {during:?}");
+    assert!(during.cgroups.len() >= 2 && during.devices.len() == 3, "the count sees what there is: {during:?}");
     let (home, lux) = (&regions[0], &regions[1]);
     assert_eq!(home.kubeconfig(), layout.root().join("target/regions/home/kubeconfig"));
     timed("a second start", || Region::up_in(layout, "home")).expect("it is found running");

@@ -62,6 +62,10 @@ address = "{CONTAINERD}"
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "overlayfs"
 
+# Ending a container would otherwise write the whole disk's unwritten data out first.
+[plugins."io.containerd.snapshotter.v1.overlayfs"]
+mount_options = ["volatile"]
+
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "saatkond.io/testbed/pause:1"
 

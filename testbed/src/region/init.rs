@@ -157,6 +157,8 @@ impl Component {
         let err = log.try_clone().doing(|| format!("open {}", path.display()))?;
         let mut command = Command::new(format!("{BIN}/{}", self.name));
         command.args(&self.flags).env_clear().env("PATH", PATH).env("HOME", "/run").current_dir("/");
+        // Says whose it is, for who counts what is left.
+        command.envs(std::env::var_os("SAATKOND_ROOT").map(|root| ("SAATKOND_ROOT", root)));
         command.stdin(Stdio::null()).stdout(log).stderr(err);
         let child = command.spawn().doing(|| format!("start {}", self.name))?;
         self.started = Instant::now();
