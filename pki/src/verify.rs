@@ -409,10 +409,12 @@ mod tests {
         let bundle = fixture::bundle(&[&authority]);
         let (leaf, _) = fixture::leaf(&authority, Usage::Link, Algorithm::EcdsaP256);
         for at_byte in 0..leaf.der.len() {
-            let mut changed = leaf.der.clone();
-            changed[at_byte] ^= 1;
-            let result = verify_leaf(&changed, &[], &bundle, Usage::Link, at(NOW));
-            assert_ne!(outcome(result), "ok", "byte {at_byte}");
+            for mask in [0x01, 0x20, 0x80, 0xff] {
+                let mut changed = leaf.der.clone();
+                changed[at_byte] ^= mask;
+                let result = verify_leaf(&changed, &[], &bundle, Usage::Link, at(NOW));
+                assert_ne!(outcome(result), "ok", "byte {at_byte} ^ {mask:#x}");
+            }
         }
     }
 
