@@ -9,7 +9,7 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING,
     ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
-    RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+    RsaEncoding, RsaKeyPair, RsaParameters, UnparsedPublicKey, VerificationAlgorithm,
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -287,7 +287,7 @@ impl PartialEq for SubjectPublicKey {
 impl Eq for SubjectPublicKey {}
 
 fn is_rsa_3072(raw: &[u8]) -> bool {
-    aws_lc_rs::rsa::PublicKey::from_der(raw).is_ok_and(|key| key.modulus_len() == 384)
+    RsaParameters::public_modulus_len(raw).is_ok_and(|bits| bits == 3072)
 }
 
 impl fmt::Debug for SubjectPublicKey {
