@@ -67,7 +67,7 @@ pub fn start_copy(server: &str) -> String {
 /// Field manager of one anchor's entry in the Secret `saatkond-link-identity`.
 #[must_use]
 pub fn link_identity_manager(anchor: &str) -> String {
-    bounded("saatkond.io/link-identity-", anchor, 128)
+    bounded(&format!("saatkond.io/link-identity-{anchor}"), "", 128)
 }
 
 /// The Service of a server, under which its information systems call it.
@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_fit_and_are_names(owner in "[a-z0-9]([-a-z0-9.]{0,300}[a-z0-9])?", max in 30_usize..253) {
+        fn names_fit_and_are_names(owner in r"[a-z0-9]([-a-z0-9]{0,60}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,60}[a-z0-9])?){0,4}", max in 30_usize..253) {
             for suffix in ["", "-identity", "-configuration"] {
                 let name = bounded(&owner, suffix, max);
                 prop_assert!(name.len() <= max, "{name}");

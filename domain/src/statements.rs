@@ -26,7 +26,7 @@ pub fn failed(condition: ConditionType, failure: &Failure) -> Statement {
 #[must_use]
 pub fn conclude(
     standing: &[Condition],
-    statements: Vec<Statement>,
+    statements: &[Statement],
     generation: Option<i64>,
     now: Timestamp,
 ) -> (Vec<Condition>, Vec<PlannedEvent>) {
@@ -102,13 +102,13 @@ mod tests {
     #[test]
     fn events_come_with_transitions_only() {
         let fails = || vec![Statement::fails(ConditionType::Ready, Reason::IdentityNotAdmitted, "run this")];
-        let (conditions, events) = conclude(&[], fails(), Some(1), at(1));
+        let (conditions, events) = conclude(&[], &fails(), Some(1), at(1));
         assert_eq!(events.len(), 1);
         assert!(events[0].warning);
-        let (same, events) = conclude(&conditions, fails(), Some(1), at(2));
+        let (same, events) = conclude(&conditions, &fails(), Some(1), at(2));
         assert_eq!((same, events.len()), (conditions.clone(), 0));
         let holds = vec![Statement::holds(ConditionType::Ready, "well")];
-        let (_, events) = conclude(&conditions, holds, Some(1), at(3));
+        let (_, events) = conclude(&conditions, &holds, Some(1), at(3));
         assert!(!events[0].warning);
     }
 

@@ -24,7 +24,7 @@ const MAX_SERVERS: usize = 64;
 pub fn status(seen: &ObservedMember, applied: &AppliedMember, now: Timestamp) -> StatusUpdate<MemberStatus> {
     let member = &*seen.member;
     let standing = member.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let (conditions, events) = conclude(standing, statements(seen, applied), member.metadata.generation, now);
+    let (conditions, events) = conclude(standing, &statements(seen, applied), member.metadata.generation, now);
     let services: usize = member.spec.subsystems.iter().map(|subsystem| subsystem.services.len()).sum();
     let servers = |anchor: &TrustAnchor| {
         let mut servers: Vec<_> = serving(seen)

@@ -38,7 +38,7 @@ pub fn status(
     let standing = server.status.clone().unwrap_or_default();
     let facts = applied.identity.as_ref().or_else(|| seen.identity.facts());
     let statements = statements(seen, plan, applied, facts, now);
-    let (conditions, events) = conclude(&standing.conditions, statements, server.metadata.generation, now);
+    let (conditions, events) = conclude(&standing.conditions, &statements, server.metadata.generation, now);
     let place = place(seen).ok();
     let labels: Vec<String> = selector(server).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let version = match &plan.configuration {

@@ -47,7 +47,7 @@ pub fn status(
         },
     };
     let statements = statements(seen, plan, applied, &authority, published.map(|(document, _)| document));
-    let (conditions, events) = conclude(&standing.conditions, statements, anchor.metadata.generation, now);
+    let (conditions, events) = conclude(&standing.conditions, &statements, anchor.metadata.generation, now);
     let mut status = TrustAnchorStatus {
         observed_generation: anchor.metadata.generation,
         conditions,
