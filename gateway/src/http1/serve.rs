@@ -1,0 +1,333 @@
+//! One connection of an information system: request after request, each with its answer, until one side has had enough.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::body::{Decoder, Piece};
+use super::head::{self, Framing, Head, Refusal};
+use crate::request::headers::Line;
+
+/// Bodies up to this length are read before the request is handled; longer ones, and chunked ones, while it is.
+const WHOLE: u64 = 64 << 10;
+const READ_BUFFER: usize = 16 << 10;
+/// How much is read after a refusal, so that the answer is not lost to a connection reset.
+const LINGER: usize = 256 << 10;
+
+/// How long to wait for a caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a whole head, from its first byte on.
+    pub head: Duration,
+    /// For the first byte of a request.
+    pub idle: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// For the caller to take a piece of the answer.
+    pub write: Duration,
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// All of it, possibly nothing.
+    Whole(Bytes),
+    /// Piece by piece; an error means that the rest will never come.
+    Stream(mpsc::Receiver<Result<Bytes, io::Error>>),
+}
+
+/// The evidence for what was streamed did not come: the caller must not take the message for complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted;
+
+/// The body of an answer.
+pub enum AnswerBody {
+    /// All of it, possibly nothing.
+    Whole(Bytes),
+    /// Piece by piece.
+    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, Aborted>> + Send>>),
+}
+
+/// An answer.
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// Header lines without framing.
+    pub lines: Vec<Line>,
+    /// The body.
+    pub body: AnswerBody,
+}
+
+/// Answers requests.
+pub trait Handler {
+    /// Answers one.
+    fn handle(&self, head: Head, body: RequestBody) -> impl Future<Output = Answer> + Send;
+    /// Takes note of a request that was refused before it was one.
+    fn refused(&self, refusal: Refusal);
+}
+
+/// Serves a connection. After `closing` is cancelled, no further request is taken.
+pub async fn connection<H: Handler>(mut stream: TcpStream, handler: &H, times: Timeouts, closing: &CancellationToken) {
+    let mut buffer = BytesMut::with_capacity(READ_BUFFER);
+    // An error means that the caller is gone: nobody is left to tell.
+    while let Ok(true) = exchange(&mut stream, &mut buffer, handler, times, closing).await {}
+}
+
+/// One request and its answer; whether another may follow.
+async fn exchange<H: Handler>(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    handler: &H,
+    times: Timeouts,
+    closing: &CancellationToken,
+) -> io::Result<bool> {
+    if buffer.is_empty() {
+        let first = tokio::select! {
+            () = closing.cancelled() => return Ok(false),
+            first = timeout(times.idle, read_some(stream, buffer)) => first,
+        };
+        if !matches!(first, Ok(Ok(count)) if count > 0) {
+            return Ok(false);
+        }
+    }
+    let head = match timeout(times.head, read_head(stream, buffer)).await {
+        Ok(Ok(Ok(head))) => head,
+        Ok(Ok(Err(refusal))) => return refuse(stream, handler, refusal, times).await,
+        Ok(Err(error)) => return Err(error),
+        Err(_) => {
+            let refusal = Refusal { status: StatusCode::REQUEST_TIMEOUT, why: "the head took too long" };
+            return refuse(stream, handler, refusal, times).await;
+        }
+    };
+    let (is_11, is_head) = (head.is_11, head.method == "HEAD");
+    let mut keep_alive = head.keep_alive;
+    let mut decoder = Decoder::new(head.framing);
+    if head.expects_continue && !decoder.is_done() {
+        timeout(times.write, stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await??;
+    }
+    let answer = if matches!(head.framing, Framing::Length(length) if length <= WHOLE) {
+        let mut body = BytesMut::new();
+        loop {
+            match next_piece(stream, buffer, &mut decoder, times).await? {
+                Some(piece) if body.is_empty() && decoder.is_done() => {
+                    // The usual case: one piece is all, no copy.
+                    break handler.handle(head, RequestBody::Whole(piece)).await;
+                }
+                Some(piece) => body.extend_from_slice(&piece),
+                None => break handler.handle(head, RequestBody::Whole(body.freeze())).await,
+            }
+        }
+    } else {
+        let (sender, receiver) = mpsc::channel(2);
+        let mut handling = pin!(handler.handle(head, RequestBody::Stream(receiver)));
+        let mut pumping = pin!(pump(stream, buffer, &mut decoder, sender, times));
+        let mut is_pumped = false;
+        loop {
+            tokio::select! {
+                answer = &mut handling => break answer,
+                () = &mut pumping, if !is_pumped => is_pumped = true,
+            }
+        }
+    };
+    if !decoder.is_done() {
+        // Nobody wants the rest of the body, so nobody knows where the next request begins.
+        keep_alive = false;
+    }
+    let keep_alive = keep_alive && !closing.is_cancelled();
+    let is_complete = write_answer(stream, answer, is_11, is_head, keep_alive, times).await?;
+    if !is_complete {
+        reset(stream);
+        return Ok(false);
+    }
+    if !keep_alive {
+        linger(stream).await;
+    }
+    Ok(keep_alive)
+}
+
+async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+    buffer.reserve(READ_BUFFER);
+    stream.read_buf(buffer).await
+}
+
+async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Result<Head, Refusal>> {
+    loop {
+        match head::take(buffer) {
+            Ok(Some(head)) => return Ok(Ok(head)),
+            Ok(None) if read_some(stream, buffer).await? == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(None) => {}
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    }
+}
+
+/// The next piece of the body; `None` at its end.
+async fn next_piece(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    decoder: &mut Decoder,
+    times: Timeouts,
+) -> io::Result<Option<Bytes>> {
+    loop {
+        match decoder.take(buffer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+            Piece::Data(data) => return Ok(Some(data)),
+            Piece::End => return Ok(None),
+            Piece::NeedsMore => {
+                if timeout(times.body, read_some(stream, buffer)).await?? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+async fn pump(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    decoder: &mut Decoder,
+    sender: mpsc::Sender<Result<Bytes, io::Error>>,
+    times: Timeouts,
+) {
+    loop {
+        let piece = match next_piece(stream, buffer, decoder, times).await {
+            Ok(Some(piece)) => Ok(piece),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let is_last = piece.is_err();
+        if sender.send(piece).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Writes an answer; `false` when its body was aborted half way.
+async fn write_answer(
+    stream: &mut TcpStream,
+    answer: Answer,
+    is_11: bool,
+    is_head: bool,
+    keep_alive: bool,
+    times: Timeouts,
+) -> io::Result<bool> {
+    let Answer { status, lines, body } = answer;
+    let mut out = BytesMut::with_capacity(1024);
+    out.put_slice(if is_11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.put_slice(b"\r\n");
+    for line in &lines {
+        put_line(&mut out, &line.name, &line.value);
+    }
+    match (is_11, keep_alive) {
+        (true, false) => put_line(&mut out, b"Connection", b"close"),
+        (false, true) => put_line(&mut out, b"Connection", b"keep-alive"),
+        _ => {}
+    }
+    // RFC 9110 8.6: no length where there can be no body, and none on HEAD, since only the provider knows it.
+    let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || is_head;
+    match body {
+        _ if has_no_body => {
+            out.put_slice(b"\r\n");
+            timeout(times.write, stream.write_all(&out)).await??;
+            Ok(true)
+        }
+        AnswerBody::Whole(body) => {
+            put_line(&mut out, b"Content-Length", body.len().to_string().as_bytes());
+            out.put_slice(b"\r\n");
+            if body.len() <= READ_BUFFER {
+                // One packet for what fits one.
+                out.put_slice(&body);
+                timeout(times.write, stream.write_all(&out)).await??;
+            } else {
+                timeout(times.write, stream.write_all(&out)).await??;
+                for piece in body.chunks(WHOLE as usize) {
+                    timeout(times.write, stream.write_all(piece)).await??;
+                }
+            }
+            Ok(true)
+        }
+        AnswerBody::Stream(mut pieces) => {
+            if is_11 {
+                put_line(&mut out, b"Transfer-Encoding", b"chunked");
+            }
+            out.put_slice(b"\r\n");
+            while let Some(piece) = pieces.next().await {
+                let Ok(piece) = piece else { return Ok(false) };
+                if piece.is_empty() {
+                    continue;
+                }
+                if is_11 {
+                    out.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    out.put_slice(&piece);
+                    out.put_slice(b"\r\n");
+                } else {
+                    out.put_slice(&piece);
+                }
+                timeout(times.write, stream.write_all(&out)).await??;
+                out.clear();
+            }
+            if is_11 {
+                out.put_slice(b"0\r\n\r\n");
+            }
+            timeout(times.write, stream.write_all(&out)).await??;
+            Ok(true)
+        }
+    }
+}
+
+fn put_line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+async fn refuse<H: Handler>(
+    stream: &mut TcpStream,
+    handler: &H,
+    refusal: Refusal,
+    times: Timeouts,
+) -> io::Result<bool> {
+    handler.refused(refusal);
+    let lines = vec![Line::new("Content-Type", "text/plain")];
+    let answer = Answer { status: refusal.status, lines, body: AnswerBody::Whole(format!("{}\n", refusal.why).into()) };
+    write_answer(stream, answer, true, false, false, times).await?;
+    linger(stream).await;
+    Ok(false)
+}
+
+/// Ends the sending side, then reads what the caller may still be sending: closing at once would make the kernel answer it
+/// with a reset, and the caller might never see the answer.
+async fn linger(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut waste = vec![0; 4096];
+    let mut left = LINGER;
+    let _ = timeout(Duration::from_secs(1), async {
+        while let Ok(count @ 1..) = stream.read(&mut waste).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// Closes with a reset: a caller of HTTP/1.0, for whom the end of the connection is the end of the body, must see an error too.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}

@@ -1,0 +1,164 @@
+//! Messages between gateways as both sides handle them: read event by event, digested on the way, signed and verified.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use saatkond_pki::evidence::{self, EvidenceError, MessageDigests, SigningCredential};
+use saatkond_wire::identifier::{ClientId, ServerId};
+use saatkond_wire::leaf_name::LeafName;
+use tokio::time::timeout;
+
+use crate::error::Cause;
+use crate::frames::{EnvelopeError, Event, Reader};
+use crate::request::hash::{Digest, sha512};
+use crate::state::chain;
+use crate::state::in_force::{InForce, LeafProblem};
+
+/// The longest silence between two pieces of a message that is on its way. While an information system works, its own bound holds.
+pub const SILENCE: Duration = Duration::from_secs(120);
+
+/// Reads a message from an HTTP body.
+pub struct MessageReader {
+    body: Incoming,
+    reader: Reader,
+    silence: Option<Duration>,
+}
+
+/// Why a message cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is not one.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// The connection broke.
+    #[error("the message broke off: {0}")]
+    Broken(String),
+    /// Nothing came for too long.
+    #[error("the message stopped coming")]
+    Silent,
+}
+
+impl MessageReader {
+    /// For a body; without a bound on silence when the peer may have to wait for somebody else.
+    #[must_use]
+    pub fn new(body: Incoming, silence: Option<Duration>) -> Self {
+        Self { body, reader: Reader::default(), silence }
+    }
+
+    /// The next event. After the message's end, and only there, an error says that none is left.
+    pub async fn next(&mut self) -> Result<Event, ReadError> {
+        loop {
+            if let Some(event) = self.reader.next()? {
+                return Ok(event);
+            }
+            let frame = match self.silence {
+                Some(silence) => timeout(silence, self.body.frame()).await.map_err(|_| ReadError::Silent)?,
+                None => self.body.frame().await,
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.reader.push(data);
+                    }
+                }
+                Some(Err(error)) => return Err(ReadError::Broken(chain(&error))),
+                None => {
+                    self.reader.finish()?;
+                    return Err(EnvelopeError::Order.into());
+                }
+            }
+        }
+    }
+}
+
+/// Digests a body as it passes.
+pub struct BodyDigest {
+    context: digest::Context,
+    length: u64,
+}
+
+impl Default for BodyDigest {
+    fn default() -> Self {
+        Self { context: digest::Context::new(&digest::SHA512), length: 0 }
+    }
+}
+
+impl BodyDigest {
+    /// Takes a piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.context.update(piece);
+        self.length += piece.len() as u64;
+    }
+
+    /// How much passed.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The digest; `None` when not a single byte passed, since there is no body part then.
+    #[must_use]
+    pub fn finish(self) -> Option<Digest> {
+        (self.length > 0).then(|| {
+            let mut out = [0; 64];
+            out.copy_from_slice(self.context.finish().as_ref());
+            out
+        })
+    }
+}
+
+/// The digests of a message.
+#[must_use]
+pub fn digests(rest: &[u8], body: Option<Digest>) -> MessageDigests {
+    MessageDigests { rest_part: sha512(rest), body }
+}
+
+/// Signs a message in a member's name.
+pub fn sign(digests: &MessageDigests, signer: &SigningCredential, now: Timestamp) -> Result<Bytes, String> {
+    evidence::sign(digests, signer, now).map(Bytes::from).map_err(|error| chain(&error))
+}
+
+/// Why a signature is not accepted.
+#[derive(Debug)]
+pub struct Refused {
+    /// For the caller.
+    pub cause: Cause,
+    /// In words.
+    pub why: String,
+}
+
+/// Checks that a message is signed in the name of `client`'s member, on `server`, which is the one at the other end.
+pub fn verify(
+    in_force: &InForce,
+    signature: &[u8],
+    digests: &MessageDigests,
+    client: &ClientId,
+    server: &ServerId,
+    now: Timestamp,
+) -> Result<(), Refused> {
+    let refuse = |cause, why: String| Refused { cause, why };
+    let checked = evidence::verify_signature_only(signature, digests).map_err(|error| {
+        let cause = match error {
+            EvidenceError::OtherContent | EvidenceError::Signature { .. } => Cause::InvalidSignatureValue,
+            EvidenceError::Certificate(_) => Cause::IncorrectCertificate,
+            _ => Cause::MalformedSignature,
+        };
+        refuse(cause, chain(&error))
+    })?;
+    let leaf = in_force.signing_leaf(checked.leaf_der, client, now).map_err(|problem| {
+        let cause = match problem {
+            LeafProblem::Chain(_) => Cause::CertValidation,
+            _ => Cause::IncorrectCertificate,
+        };
+        refuse(cause, problem.to_string())
+    })?;
+    checked.check_time(&leaf.facts).map_err(|error| refuse(Cause::CertValidation, chain(&error)))?;
+    match &leaf.name {
+        LeafName::Signing { server: holder, .. } if holder == server => Ok(()),
+        _ => Err(refuse(Cause::IncorrectCertificate, "the signing key is of another security server".into())),
+    }
+}

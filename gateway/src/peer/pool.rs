@@ -1,0 +1,169 @@
+//! Connections to other gateways: HTTP/2 over mutual TLS, kept open and shared. A pool belongs to one bundle and leaf; dropping it
+//! lets the calls under way end and closes the rest.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::exchange_body::ExchangeBody;
+use crate::state::chain;
+
+/// Connections to each peer: behind one address there may be several replicas, and one connection reaches one of them.
+const CONNECTIONS: usize = 4;
+/// For TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer that could not be reached is tried after the others.
+const UNHEALTHY_FOR: Duration = Duration::from_secs(10);
+/// HTTP/2 windows: large enough for a fast network, small enough to bound what a slow reader holds in memory.
+pub const STREAM_WINDOW: u32 = 512 << 10;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// The pool.
+pub struct Pool {
+    tls: Arc<ClientConfig>,
+    peers: Mutex<HashMap<String, Arc<Peer>>>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Peer {
+    slots: [tokio::sync::Mutex<Option<Connection>>; CONNECTIONS],
+    turn: AtomicUsize,
+    failed_at: Mutex<Option<Instant>>,
+}
+
+/// A connection, cheap to clone.
+#[derive(Clone)]
+pub struct Connection {
+    /// Sends requests.
+    pub sender: SendRequest<ExchangeBody>,
+    /// What the peer presented.
+    pub chain: Arc<[CertificateDer<'static>]>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answered.
+    #[error("failed to connect to {address}: {why}")]
+    Network {
+        /// Of the peer.
+        address: String,
+        /// In words.
+        why: String,
+    },
+    /// Somebody answered whom TLS refused, or who refused us.
+    #[error("TLS with {address} failed: {why}")]
+    Tls {
+        /// Of the peer.
+        address: String,
+        /// In words.
+        why: String,
+    },
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls, peers: Mutex::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// The next number for [`super::candidates::order`].
+    pub fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the peer at this address has not failed lately.
+    pub fn is_healthy(&self, address: &str) -> bool {
+        let peer = self.lock().get(address).cloned();
+        peer.is_none_or(|peer| {
+            let failed_at = *peer.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+            failed_at.is_none_or(|at| at.elapsed() > UNHEALTHY_FOR)
+        })
+    }
+
+    /// A connection to the peer at `host:port`: one that is open, or a new one.
+    pub async fn connection(&self, address: &str) -> Result<Connection, ConnectError> {
+        let peer = self.lock().entry(address.to_owned()).or_default().clone();
+        let slot = peer.turn.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+        let mut slot = peer.slots[slot].lock().await;
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.sender.is_closed()) {
+            return Ok(connection.clone());
+        }
+        *slot = None;
+        let result = open(&self.tls, address, host_of(address)).await;
+        let failed_at = if result.is_err() { Some(Instant::now()) } else { None };
+        *peer.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+        *slot = result.as_ref().ok().cloned();
+        result
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a connection of its own.
+///
+/// The server name says nothing between gateways: who the peer is stands in its certificate's URI, which is compared with the
+/// server that was meant to be reached. The link is asked for by its name.
+pub async fn open(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result<Connection, ConnectError> {
+    match timeout(CONNECT_TIMEOUT, handshake(tls, address, name)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Network { address: address.to_owned(), why: "no answer in time".into() }),
+    }
+}
+
+async fn handshake(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result<Connection, ConnectError> {
+    let network = |error: &hyper::Error| ConnectError::Network { address: address.to_owned(), why: chain(error) };
+    let refused = |why: String| ConnectError::Tls { address: address.to_owned(), why };
+    let stream = connect(tls, address, name).await?;
+    let certificates: Arc<[_]> = match stream.get_ref().1.peer_certificates() {
+        Some(chain) => chain.iter().cloned().map(CertificateDer::into_owned).collect(),
+        None => return Err(refused("the peer has no certificate".into())),
+    };
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_WINDOW as usize)
+        .keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| network(&error))?;
+    // Ends by itself when the last sender is dropped and the last call has ended.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = chain(&error), "a connection to a peer ended");
+        }
+    });
+    Ok(Connection { sender, chain: certificates })
+}
+
+/// The host of `host:port`.
+#[must_use]
+pub fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host.trim_matches(['[', ']']))
+}
+
+async fn connect(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let network = |why: String| ConnectError::Network { address: address.to_owned(), why };
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| network("the address names no host".into()))?;
+    let stream = TcpStream::connect(address).await.map_err(|error| network(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| network(error.to_string()))?;
+    let connecting = TlsConnector::from(tls.clone()).connect(name, stream).await;
+    connecting.map_err(|error| ConnectError::Tls { address: address.to_owned(), why: error.to_string() })
+}

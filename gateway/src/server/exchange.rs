@@ -1,0 +1,375 @@
+//! The provider's side of an exchange, in X-Road's order (gateway.md 6): who may ask, whether they may, whether they did, and only
+//! then the information system.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use hyper::body::Incoming;
+use rustls::pki_types::CertificateDer;
+use saatkond_pki::evidence::MessageDigests;
+use saatkond_wire::configuration::ErrorProfile;
+use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
+use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
+use tokio::sync::mpsc;
+
+use crate::access::path::{PathError, ServicePath, url};
+use crate::context::Context;
+use crate::error::{Cause, Failure, Side};
+use crate::exchange_body::ExchangeBody;
+use crate::frames::{EnvelopeError, Event, body_frames, fault_frame, frame};
+use crate::message::{self, BodyDigest, MessageReader, ReadError, SILENCE};
+use crate::metrics::UnderWay;
+use crate::provider::information_system::{Answered, Call};
+use crate::request::hash::request_hash;
+use crate::request::headers::{self, Line, RoadHeaders, names};
+use crate::request::rest_part::{AnswerPart, RequestPart};
+use crate::request::target;
+use crate::spool::{Bounds, Rewound, SpoolError};
+use crate::state::in_force::{InForce, LeafProblem, OwnService};
+
+/// Answers up to this length are sent as one; longer ones as they come.
+const WHOLE: usize = 64 << 10;
+
+/// Metadata services: answered by later versions (docs/xroad-compatibility.md).
+const METADATA: &[&str] = &["listMethods", "allowedMethods", "getOpenAPI"];
+
+/// Answers one exchange.
+pub async fn answer(
+    context: &Arc<Context>,
+    peer: &[CertificateDer<'static>],
+    request: Request<Incoming>,
+) -> Response<ExchangeBody> {
+    let started = Instant::now();
+    let under_way = context.metrics.under_way(Side::Server);
+    let in_force = context.state.current();
+    let profile = in_force.as_ref().map_or(ErrorProfile::default(), |in_force| in_force.profile());
+    let result = match in_force {
+        Some(in_force) => provide(context, in_force, peer, request).await,
+        None => Err(Failure::server(Cause::GlobalConfOutdated, "no configuration is in force")),
+    };
+    match result {
+        Ok(answer) => {
+            let done = Done { context: context.clone(), started, profile, _under_way: under_way };
+            message(answer, done).await
+        }
+        Err(failure) => {
+            context.metrics.ended(Side::Server, failure.label(), started.elapsed());
+            super::message(ExchangeBody::one(fault_frame(&context.fault(&failure, profile))))
+        }
+    }
+}
+
+/// What is left to do when an answer has been sent, or not.
+struct Done {
+    context: Arc<Context>,
+    started: Instant,
+    profile: ErrorProfile,
+    _under_way: UnderWay,
+}
+
+/// The information system's answer, and what is said with it.
+struct Reply {
+    answered: Answered,
+    rest: Bytes,
+    in_force: Arc<InForce>,
+    provider: ClientId,
+}
+
+/// A request that may be handed to the information system.
+struct Asked {
+    part: RequestPart,
+    service: ServiceId,
+    client: ClientId,
+    request_id: Line,
+    message_id: Line,
+}
+
+async fn provide(
+    context: &Arc<Context>,
+    in_force: Arc<InForce>,
+    peer: &[CertificateDer<'static>],
+    request: Request<Incoming>,
+) -> Result<Reply, Failure> {
+    let now = context.now();
+    if request.method() != Method::POST {
+        return Err(Failure::server(Cause::InvalidHttpMethod, "an exchange is a POST"));
+    }
+    if in_force.is_outdated(now) {
+        let why = format!("the configuration expired at {}", in_force.expires_at());
+        return Err(Failure::server(Cause::GlobalConfOutdated, why));
+    }
+    if request.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != CONTENT_TYPE) {
+        return Err(Failure::server(Cause::InvalidContentType, "the message is of another media type"));
+    }
+    let mut reader = MessageReader::new(request.into_body(), Some(SILENCE));
+    let rest = match reader.next().await.map_err(|error| unreadable(&error))? {
+        Event::Rest(rest) => rest,
+        Event::Fault(_) => return Err(Failure::server(Cause::ServiceFailedIoError, "the caller's server gave up")),
+        _ => return Err(Failure::server(Cause::MissingRest, "the message has no REST part")),
+    };
+    let request = read_request(&rest)?;
+    let provider = &request.service.client;
+    let own = in_force
+        .own_client(provider)
+        .ok_or_else(|| Failure::server(Cause::ServiceFailedUnknownMember, format!("Client '{provider}' not found")))?;
+    if in_force.signer(&provider.member, now).is_none() {
+        let why = format!("no usable signing certificate of {}", provider.member);
+        return Err(Failure::server(Cause::ServiceFailedCannotCreateSignature, why));
+    }
+    let caller_server = in_force.peer(peer, &request.client, now).map_err(|problem| {
+        context.metrics.peer_refused(problem.label());
+        let cause = match problem {
+            LeafProblem::Chain(_) => Cause::ServiceFailedCertValidation,
+            _ => Cause::ServiceFailedSslAuthenticationFailed,
+        };
+        Failure::server(cause, problem.to_string())
+    })?;
+    let code = &request.service.service;
+    let service = own.service(code).ok_or_else(|| unknown_service(&request.service))?;
+    let path = grant(&in_force, own, service, &request)?;
+    if let Some(notice) = &service.entry.disabled {
+        return Err(Failure::server(
+            Cause::ServiceDisabled,
+            format!("Service {} is disabled: {notice}", request.service),
+        ));
+    }
+    let (body, digests) = verified(context, &in_force, reader, &rest, &request.client, &caller_server).await?;
+    if service.entry.url.is_empty() {
+        return Err(Failure::server(Cause::ServiceMissingUrl, format!("Service {} has no address", request.service)));
+    }
+    let seconds = service.entry.timeout_seconds;
+    let call = Call {
+        method: request.part.method,
+        url: url(&service.entry.url, &path, request.part.query.as_deref()),
+        lines: request.part.headers.clone(),
+        body,
+        silence: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+    };
+    let answered = context.information_systems.call(call).await?;
+    let rest = answer_part(&answered, &request, &digests).encode();
+    if rest.len() > MAX_REST_PART {
+        return Err(Failure::server(Cause::IoError, "the headers of the information system's answer are too long"));
+    }
+    let provider = request.service.client;
+    Ok(Reply { answered, rest, in_force, provider })
+}
+
+fn unknown_service(service: &ServiceId) -> Failure {
+    let why = if METADATA.contains(&service.service.as_str()) {
+        format!("The metadata service {service} is not offered by this security server")
+    } else {
+        format!("Unknown service: {service}")
+    };
+    Failure::server(Cause::UnknownService, why)
+}
+
+fn unreadable(error: &ReadError) -> Failure {
+    let cause = match error {
+        ReadError::Envelope(EnvelopeError::NoRest) => Cause::MissingRest,
+        ReadError::Envelope(EnvelopeError::NoSignature) => Cause::MissingSignature,
+        ReadError::Envelope(_) => Cause::MimeParsingFailed,
+        ReadError::Broken(_) | ReadError::Silent => Cause::ServiceFailedIoError,
+    };
+    Failure::server(cause, error.to_string())
+}
+
+/// Understands a REST part by itself: nothing of it is taken on the caller's server's word.
+fn read_request(rest: &[u8]) -> Result<Asked, Failure> {
+    let fail = |why: String| Failure::server(Cause::ServiceFailedInternalError, why);
+    let part = RequestPart::decode(rest).map_err(|error| fail(error.to_string()))?;
+    if let Some(line) = headers::forbidden_on_the_way(&part.headers) {
+        return Err(fail(format!("the message holds the header {}", headers::latin1(&line.name))));
+    }
+    let target = target::parse(&part.path, part.query.as_deref()).map_err(|error| fail(error.to_string()))?;
+    let road = RoadHeaders::read(&part.headers).map_err(|error| fail(error.to_string()))?;
+    let last = |name| part.headers.iter().rev().find(|line| line.is(name)).cloned();
+    let request_id = last(names::REQUEST_ID).ok_or_else(|| fail("the message has no request id".into()))?;
+    let message_id = last(names::ID).ok_or_else(|| fail("the message has no message id".into()))?;
+    let client = road.client.ok_or_else(|| fail("the message names no client".into()))?;
+    Ok(Asked { service: target.service, client, request_id, message_id, part })
+}
+
+/// Decides on the caller's right, on the very path that will be called.
+fn grant(
+    in_force: &InForce,
+    own: &crate::state::in_force::OwnClient,
+    service: &OwnService,
+    request: &Asked,
+) -> Result<ServicePath, Failure> {
+    // Parsed before, when the REST part was read: only the path is needed here.
+    let raw = target::parse(&request.part.path, None).map(|target| target.path);
+    let raw = raw.map_err(|error| Failure::server(Cause::ServiceFailedInternalError, error.to_string()))?;
+    let denied = |why: &str| {
+        Failure::server(Cause::AccessDenied, format!("Request is not allowed: SERVICE:{}{why}", request.service))
+    };
+    let path = ServicePath::parse(&raw).map_err(|error| match error {
+        PathError::Encoding => Failure::server(Cause::InternalError, error.to_string()),
+        _ => denied(&format!(": {error}")),
+    })?;
+    let (global, local) = (&in_force.global_groups, &own.local_groups);
+    let is_allowed = service.rights.allow(&request.client, request.part.method, &path, global, local);
+    if is_allowed { Ok(path) } else { Err(denied("")) }
+}
+
+/// Takes the body to the spool and judges the signature. Returns only what is proven to be the caller's.
+async fn verified(
+    context: &Arc<Context>,
+    in_force: &Arc<InForce>,
+    mut reader: MessageReader,
+    rest: &[u8],
+    client: &ClientId,
+    server: &ServerId,
+) -> Result<(Rewound, MessageDigests), Failure> {
+    let limits = in_force.limits();
+    let bounds = Bounds { body: limits.max_body_bytes, total: limits.spool_bytes };
+    let (mut digest, mut body) = (BodyDigest::default(), context.spool.body());
+    let signature = loop {
+        match reader.next().await.map_err(|error| unreadable(&error))? {
+            Event::Body(piece) => {
+                digest.update(&piece);
+                body.push(&piece, &context.spool, bounds).await.map_err(|error| match error {
+                    SpoolError::TooLong(_) => Failure::server(Cause::LoggingFailed, error.to_string()),
+                    SpoolError::Full | SpoolError::Io(_) => {
+                        Failure::server(Cause::IoError, crate::state::chain(&error))
+                    }
+                })?;
+                context.metrics.spool_bytes.set(context.spool.used());
+            }
+            Event::Signature(signature) => break signature,
+            Event::Fault(_) => return Err(Failure::server(Cause::ServiceFailedIoError, "the caller's server gave up")),
+            Event::Rest(_) => return Err(Failure::server(Cause::MimeParsingFailed, "a second REST part")),
+        }
+    };
+    let digests = message::digests(rest, digest.finish());
+    // Judged by what is in force when the signature is at hand: a long upload may have outlived a bundle.
+    let current = context.state.current().unwrap_or_else(|| in_force.clone());
+    message::verify(&current, &signature, &digests, client, server, context.now())
+        .map_err(|refused| Failure::server(refused.cause, refused.why))?;
+    let body = body.rewind().await.map_err(|error| Failure::server(Cause::IoError, error.to_string()))?;
+    Ok((body, digests))
+}
+
+fn answer_part(answered: &Answered, request: &Asked, digests: &MessageDigests) -> AnswerPart {
+    let status = answered.head.status();
+    let mut lines = headers::of_answer(&answered.lines());
+    let hash = request_hash(&digests.rest_part, digests.body.as_ref());
+    lines.extend([
+        Line::new(names::ID, request.message_id.value.clone()),
+        Line::new("x-road-client", request.client.to_string()),
+        Line::new(names::SERVICE, request.service.to_string()),
+        Line::new(names::REQUEST_ID, request.request_id.value.clone()),
+        Line::new(names::REQUEST_HASH, hash),
+    ]);
+    let reason = status.canonical_reason().unwrap_or_default().to_owned();
+    AnswerPart { status: status.as_u16(), reason, headers: lines }
+}
+
+/// Signs the answer and sends it: at once when it is short, as it comes when it is long.
+async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
+    let (mut digest, mut pieces, mut length) = (BodyDigest::default(), Vec::new(), 0);
+    let max = reply.in_force.limits().max_body_bytes;
+    let end = loop {
+        match next(&mut reply.answered, &mut digest, max).await {
+            Ok(Some(piece)) => {
+                length += piece.len();
+                pieces.push(piece);
+                if length > WHOLE {
+                    break Ok(false);
+                }
+            }
+            Ok(None) => break Ok(true),
+            Err(failure) => break Err(failure),
+        }
+    };
+    let mut frames = VecDeque::from([frame(Kind::Rest, &reply.rest)]);
+    let signature = match end {
+        Ok(false) => {
+            let (sender, receiver) = mpsc::channel(2);
+            tokio::spawn(async move {
+                let sent = stream(&done.context, reply, digest, frames, pieces, &sender, max).await;
+                if let Err(failure) = &sent {
+                    let fault = done.context.fault(failure, done.profile);
+                    // Whatever came before is void: this is the last frame, and there is no signature.
+                    let _ = sender.send(Ok(fault_frame(&fault))).await;
+                }
+                done.end(&sent);
+            });
+            return super::message(ExchangeBody::Stream(receiver));
+        }
+        Ok(true) => sign(&reply, digest, &done.context),
+        Err(failure) => Err(failure),
+    };
+    let body = match &signature {
+        Ok(signature) => {
+            let total = frames.iter().map(Bytes::len).sum::<usize>() + length + signature.len() + 64;
+            frames.extend(pieces.into_iter().flat_map(body_frames));
+            frames.push_back(signature.clone());
+            // Small pieces in one buffer: one HTTP/2 frame and one TLS record instead of five.
+            let mut joined = Vec::with_capacity(total);
+            frames.iter().for_each(|piece| joined.extend_from_slice(piece));
+            ExchangeBody::one(joined.into())
+        }
+        Err(failure) => ExchangeBody::one(fault_frame(&done.context.fault(failure, done.profile))),
+    };
+    done.end(&signature.map(|_| ()));
+    super::message(body)
+}
+
+impl Done {
+    fn end(&self, result: &Result<(), Failure>) {
+        let outcome = result.as_ref().err().map_or("ok", Failure::label);
+        self.context.metrics.ended(Side::Server, outcome, self.started.elapsed());
+        self.context.metrics.spool_bytes.set(self.context.spool.used());
+    }
+}
+
+async fn next(answered: &mut Answered, digest: &mut BodyDigest, max: Option<u64>) -> Result<Option<Bytes>, Failure> {
+    let piece = answered.next().await?;
+    if let Some(piece) = &piece {
+        digest.update(piece);
+        if max.is_some_and(|max| digest.length() > max) {
+            return Err(Failure::server(Cause::LoggingFailed, "the answer is longer than a message may be"));
+        }
+    }
+    Ok(piece)
+}
+
+/// The signature frame of an answer.
+fn sign(reply: &Reply, digest: BodyDigest, context: &Context) -> Result<Bytes, Failure> {
+    let now = context.now();
+    // The newest leaf: a long answer may have outlived the one that was in force when it began.
+    let current = context.state.current().unwrap_or_else(|| reply.in_force.clone());
+    let signer = current.signer(&reply.provider.member, now).ok_or_else(|| {
+        Failure::server(Cause::CannotCreateSignature, format!("no usable signing certificate of {}", reply.provider))
+    })?;
+    let signature = message::sign(&message::digests(&reply.rest, digest.finish()), signer, now)
+        .map_err(|why| Failure::server(Cause::CannotCreateSignature, why))?;
+    Ok(frame(Kind::Signature, &signature))
+}
+
+async fn stream(
+    context: &Context,
+    mut reply: Reply,
+    mut digest: BodyDigest,
+    frames: VecDeque<Bytes>,
+    pieces: Vec<Bytes>,
+    sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+    max: Option<u64>,
+) -> Result<(), Failure> {
+    let send = async |bytes| {
+        let sent = sender.send(Ok(bytes)).await;
+        sent.map_err(|_| Failure::server(Cause::IoError, "the caller's server stopped reading"))
+    };
+    for bytes in frames.into_iter().chain(pieces.into_iter().flat_map(body_frames)) {
+        send(bytes).await?;
+    }
+    while let Some(piece) = next(&mut reply.answered, &mut digest, max).await? {
+        for bytes in body_frames(piece) {
+            send(bytes).await?;
+        }
+    }
+    send(sign(&reply, digest, context)?).await
+}

@@ -1,0 +1,156 @@
+//! Port 5500: other gateways connect here, with mutual TLS and HTTP/2.
+
+pub mod exchange;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use saatkond_wire::exchange::{CONTENT_TYPE, EXCHANGE_PATH, INSTANCE_CONFIGURATION_PATH};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::context::Context;
+use crate::exchange_body::ExchangeBody;
+use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::state::chain;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// As X-Road's bound on parallel connections.
+const MAX_CONNECTIONS: usize = 5000;
+const MAX_STREAMS: u32 = 256;
+
+/// Accepts until `closing` is cancelled; connections under way are left to end.
+pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = closing.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file handles, most likely: go on when some have been given back.
+                warn!(error = chain(&error), "failed to accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Beyond the bound a connection is closed at once, so that those that are served go on being served.
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            context.metrics.peer_refused("too_many_connections");
+            continue;
+        };
+        let (context, closing) = (context.clone(), closing.clone());
+        tasks.spawn(async move {
+            serve(context, stream, &closing).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let mut changes = context.state.changes();
+    let Some(in_force) = context.state.current() else { return };
+    let acceptor = TlsAcceptor::from(in_force.tls.server.clone());
+    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            // A certificate that was refused has been counted with its reason by the verifier.
+            let reason = if error.to_string().contains("certificate") { "handshake_certificate" } else { "handshake" };
+            context.metrics.peer_refused(reason);
+            warn!(reason, error = chain(&error), "a TLS handshake on the server port failed");
+            return;
+        }
+        Err(_) => {
+            context.metrics.peer_refused("handshake_timeout");
+            return;
+        }
+    };
+    let Some(peer) = stream.get_ref().1.peer_certificates() else { return };
+    let peer: Arc<[CertificateDer<'static>]> = peer.iter().cloned().map(CertificateDer::into_owned).collect();
+    let session = context.sessions.open(context.now());
+    let service = service_fn(|request: Request<Incoming>| {
+        let (context, peer) = (context.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(answer(&context, &peer, request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_WINDOW as usize)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(16 << 10)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    debug!(error = chain(&error), "a peer's connection ended");
+                }
+                break;
+            }
+            () = closing.cancelled(), if !is_ending => is_ending = true,
+            changed = changes.changed(), if !is_ending => {
+                // A connection keeps the identity that it was opened with: after a change of leaf or bundle the peer is asked
+                // to open another, and this one ends with its last call.
+                let current = context.state.current();
+                let is_same = current.is_some_and(|current| Arc::ptr_eq(&current.tls, &in_force.tls));
+                is_ending = changed.is_err() || !is_same;
+            }
+        }
+        if is_ending {
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+    drop(session);
+}
+
+async fn answer(
+    context: &Arc<Context>,
+    peer: &[CertificateDer<'static>],
+    request: Request<Incoming>,
+) -> Response<ExchangeBody> {
+    match request.uri().path() {
+        EXCHANGE_PATH => exchange::answer(context, peer, request).await,
+        INSTANCE_CONFIGURATION_PATH if request.method() == http::Method::GET => match context.state.current() {
+            Some(in_force) => {
+                let packed = in_force.instance.packed.clone().into();
+                respond(StatusCode::OK, "application/gzip", ExchangeBody::one(packed))
+            }
+            None => respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain", ExchangeBody::empty()),
+        },
+        _ => respond(StatusCode::NOT_FOUND, "text/plain", ExchangeBody::empty()),
+    }
+}
+
+/// An answer of the exchange protocol.
+#[must_use]
+pub fn message(body: ExchangeBody) -> Response<ExchangeBody> {
+    respond(StatusCode::OK, CONTENT_TYPE, body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: ExchangeBody) -> Response<ExchangeBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

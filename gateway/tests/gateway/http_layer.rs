@@ -1,0 +1,141 @@
+//! The HTTP layer (checklist T205 to T208, T216) and bytes that are no HTTP, on both ports.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::base::{BASE, CLIENT, PETS, call, mark};
+use crate::support::http::{raw, read, request};
+
+async fn refused(bytes: &[u8], status: u16) {
+    let mut stream = TcpStream::connect(BASE.client).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let response = read(&mut stream, false).await.unwrap();
+    let shown = String::from_utf8_lossy(bytes);
+    assert_eq!(response.status, status, "{shown}: {response:?}");
+    assert_eq!(response.one("Connection"), "close");
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap_or(0), 0, "the connection is closed: {shown}");
+}
+
+#[tokio::test]
+async fn t205_t206_t208_ambiguous_messages_are_refused_and_the_connection_closed() {
+    let mark = mark();
+    let target = format!("{PETS}/{mark}");
+    for lines in [
+        "Host: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        "Host: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+        "Host: h\r\nContent-Length: 3\r\nContent-Length: 3\r\n",
+        "Host: h\r\nTransfer-Encoding: gzip\r\n",
+        "Host: h\r\nTransfer-Encoding: chunked, identity\r\n",
+        "",
+        "Host: h\r\nHost: i\r\n",
+        "Host: h\r\nX: a\r\n b\r\n",
+        "Host: h\r\nX: a\0b\r\n",
+        "Host: h\r\nX: a\rb\r\n",
+    ] {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\n{}: {}\r\n{lines}\r\nabcGET /smuggled HTTP/1.1\r\n\r\n",
+            CLIENT.0, CLIENT.1
+        );
+        refused(head.as_bytes(), 400).await;
+    }
+    refused(format!("POST {target} HTTP/1.1\r\nHost: h\r\nExpect: nothing\r\n\r\n").as_bytes(), 417).await;
+    assert!(BASE.system.asked(&mark).is_empty());
+}
+
+#[tokio::test]
+async fn t207_chunk_extensions_and_trailers() {
+    let mark = mark();
+    let mut bytes = request("PUT", &format!("{PETS}/{mark}"), &[CLIENT, ("Transfer-Encoding", "chunked")], None);
+    bytes.extend_from_slice(b"3;ext=\"1\"\r\nabc\r\n0;last\r\nX-T: 1\r\n\r\n");
+    assert_eq!(raw(BASE.client, &bytes).await.status, 200);
+    let asked = &BASE.system.asked(&mark)[0];
+    assert_eq!((asked.body.as_slice(), asked.all("Content-Length")), (&b"abc"[..], vec!["3".into()]));
+    assert!(asked.all("X-T").is_empty() && asked.all("Transfer-Encoding").is_empty());
+}
+
+#[tokio::test]
+async fn malformed_chunks_never_become_a_call() {
+    let mark = mark();
+    for chunks in ["x\r\n", "3\r\nabcd\r\n0\r\n\r\n", "3\nabc\r\n0\r\n\r\n", "ffffffffffffffffff\r\n"] {
+        let mut bytes = request("PUT", &format!("{PETS}/{mark}"), &[CLIENT, ("Transfer-Encoding", "chunked")], None);
+        bytes.extend_from_slice(chunks.as_bytes());
+        let response = raw(BASE.client, &bytes).await;
+        response.assert_error("server.clientproxy.io_error");
+    }
+    assert!(BASE.system.asked(&mark).is_empty());
+}
+
+#[tokio::test]
+async fn a_caller_that_breaks_off_never_becomes_a_call() {
+    let mark = mark();
+    for length in [10, 200_000] {
+        let mut stream = TcpStream::connect(BASE.client).await.unwrap();
+        let head = request("POST", &format!("{PETS}/{mark}"), &[CLIENT, ("Content-Length", &length.to_string())], None);
+        stream.write_all(&head).await.unwrap();
+        stream.write_all(b"abc").await.unwrap();
+        drop(stream);
+    }
+    // What comes after them on other connections is served, and they have left nothing.
+    assert_eq!(call("GET", PETS, &[], None).await.status, 200);
+    assert!(BASE.system.asked(&mark).is_empty());
+}
+
+#[tokio::test]
+async fn t216_http_10() {
+    let bytes = format!("GET {PETS}/x HTTP/1.0\r\n{}: {}\r\n\r\n", CLIENT.0, CLIENT.1);
+    let mut stream = TcpStream::connect(BASE.client).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let response = read(&mut stream, false).await.unwrap();
+    assert_eq!((response.status, response.json()["target"].as_str()), (200, Some("/v2/x")));
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn requests_in_a_row_on_one_connection() {
+    let mut stream = TcpStream::connect(BASE.client).await.unwrap();
+    let two = [
+        request("POST", &format!("{PETS}/a"), &[CLIENT], Some(b"1")),
+        request("GET", &format!("{PETS}/b"), &[CLIENT], None),
+    ];
+    stream.write_all(&two.concat()).await.unwrap();
+    for path in ["/v2/a", "/v2/b"] {
+        assert_eq!(read(&mut stream, false).await.unwrap().json()["target"], path);
+    }
+    stream.write_all(&request("GET", PETS, &[CLIENT, ("Connection", "close")], None)).await.unwrap();
+    assert_eq!(read(&mut stream, false).await.unwrap().one("Connection"), "close");
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+}
+
+/// Bytes that are no request, and a call after each that must work.
+#[tokio::test]
+async fn no_bytes_hurt_either_port() {
+    let long = "A".repeat(70_000);
+    let garbage: Vec<Vec<u8>> = vec![
+        b"\0".to_vec(),
+        b"\r\n\r\n\r\n".to_vec(),
+        b"GET\r\n\r\n".to_vec(),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        b"\x16\x03\x01\xff\xff".to_vec(),
+        b"\x80\x2e\x01\x03\x01".to_vec(),
+        long.clone().into_bytes(),
+        format!("GET /{long} HTTP/1.1\r\n\r\n").into_bytes(),
+        format!("GET / HTTP/1.1\r\nX: {long}\r\n\r\n").into_bytes(),
+        format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a:b\r\n".repeat(1000)).into_bytes(),
+        (0..=255).collect(),
+        [0xff; 1000].to_vec(),
+    ];
+    for address in [BASE.client, BASE.server] {
+        for bytes in &garbage {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let _ = stream.write_all(bytes).await;
+            let _ = stream.shutdown().await;
+            let mut answer = Vec::new();
+            // The connection ends, one way or the other, and soon.
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "still open after {:?}", &bytes[..bytes.len().min(40)]);
+        }
+        assert_eq!(call("GET", PETS, &[], None).await.status, 200);
+    }
+}

@@ -1,0 +1,12 @@
+//! The gateway on real sockets: pairs of gateways in one process, information systems, peers that lie and a link.
+//!
+//! Tests that begin with `tNNN` are the cases of the conformance checklist of the X-Road message protocol for REST that
+//! docs/xroad-compatibility.md lists.
+
+mod errors;
+mod headers;
+mod http_layer;
+mod methods;
+mod rights;
+mod support;
+mod url;
