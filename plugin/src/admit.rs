@@ -213,10 +213,6 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn annotation(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn adding_keeps_what_is_there() {
         for (name, current, asked, expected, effective, already) in [
@@ -228,7 +224,7 @@ mod tests {
             ("beside a malformed entry", "what", vec!["EE/GOV/1"], "EE/GOV/1,what", 1, 0),
         ] {
             let change = plan(current, &ids(&asked), false);
-            assert_eq!(change.annotation, annotation(expected), "{name}");
+            assert_eq!(change.annotation.as_deref(), Some(expected), "{name}");
             assert_eq!((change.effective.len(), change.already.len()), (effective, already), "{name}");
         }
     }
@@ -236,7 +232,7 @@ mod tests {
     #[test]
     fn removing_takes_only_what_was_named() {
         let change = plan("EE/GOV/1,EE/GOV/2", &ids(&["EE/GOV/2", "EE/GOV/3"]), true);
-        assert_eq!(change.annotation, annotation("EE/GOV/1"));
+        assert_eq!(change.annotation.as_deref(), Some("EE/GOV/1"));
         assert_eq!((change.effective, change.already), (ids(&["EE/GOV/2"]), ids(&["EE/GOV/3"])));
         assert_eq!(plan("EE/GOV/1", &ids(&["EE/GOV/1"]), true).annotation, None);
     }

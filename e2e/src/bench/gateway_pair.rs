@@ -1,0 +1,408 @@
+//! `gateway-pair`: two gateways, signatures on, beside two nginx hops with mutual TLS; the same load, the same
+//! information system, alternating.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use saatkond_testbed::{Cluster, Layout, Region, wait};
+use serde_json::{Value, json};
+
+use super::{Goal, Sheet, median, proc};
+use crate::{federation, install};
+
+/// What is measured.
+pub const GOALS: &[Goal] = &[
+    Goal { metric: "pair_ratio_1k", unit: "", target: Some(">= 0.25") },
+    Goal { metric: "pair_ratio_1m", unit: "", target: Some(">= 0.4") },
+    Goal { metric: "p50_ms_1k", unit: "ms", target: None },
+    Goal { metric: "p99_ms_1k", unit: "ms", target: None },
+    Goal { metric: "cpu_us_1k", unit: "us", target: None },
+    Goal { metric: "p50_ms_1m", unit: "ms", target: None },
+    Goal { metric: "p99_ms_1m", unit: "ms", target: None },
+    Goal { metric: "cpu_us_1m", unit: "us", target: None },
+];
+
+const RUNS: usize = 5;
+const SECONDS: u32 = 10;
+const CONNECTIONS: u32 = 32;
+const APP_PORT: u16 = 18080;
+const FRONT_PORT: u16 = 18081;
+const BACK_PORT: u16 = 18082;
+const SIZES: [(&str, usize); 2] = [("1k", 1 << 10), ("1m", 1 << 20)];
+
+/// Runs it.
+pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
+    let region = Region::up("home")?;
+    install::install(layout, &region)?;
+    let node = region.address()?.to_string();
+    let folder = layout.root().join("target/bench/gateway-pair");
+    // A run before may have been cut off; what it left is not ours to read.
+    fs::remove_dir_all(&folder)
+        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+    fs::create_dir_all(&folder)?;
+
+    let app = Nginx::start(&region, &folder, "app", &app_configuration(&folder)?, APP_PORT)?;
+    certificates(&folder)?;
+    let hops = [
+        Nginx::start(&region, &folder, "back", &back_configuration(&folder), BACK_PORT)?,
+        Nginx::start(&region, &folder, "front", &front_configuration(&folder), FRONT_PORT)?,
+    ];
+    federate(layout, &region, &node)?;
+    let [consumer, _provider] = [pod(region.cluster(), "bench-consumer")?, pod(region.cluster(), "bench-provider")?];
+    let gateways =
+        [gateway_process(region.cluster(), "bench-consumer")?, gateway_process(region.cluster(), "bench-provider")?];
+
+    for (size, _) in SIZES {
+        let ours = format!("http://{consumer}:8080/r1/EE/GOV/80000002/files/bytes/{size}");
+        let theirs = format!("http://127.0.0.1:{FRONT_PORT}/{size}");
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        // The first of each warms connections and caches up.
+        load(&region, &ours, 2)?;
+        load(&region, &theirs, 2)?;
+        for run in 1..=RUNS {
+            a.push(measured(&region, &ours, || {
+                gateways.iter().map(|pid| proc::cpu(*pid)).sum::<anyhow::Result<Duration>>()
+            })?);
+            b.push(measured(&region, &theirs, || hops.iter().map(Nginx::cpu).sum::<anyhow::Result<Duration>>())?);
+            println!(
+                "{size} run {run} of {RUNS}: gateways {:.0}/s, nginx {:.0}/s",
+                a.last().map_or(0.0, |run| run.rate),
+                b.last().map_or(0.0, |run| run.rate)
+            );
+        }
+        note(sheet, size, &a, &b)?;
+    }
+    drop((app, hops));
+    region.cluster().kubectl(&["delete", "namespace", "bench-consumer", "bench-provider", "--wait=false"])?;
+    Ok(())
+}
+
+fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run]) -> anyhow::Result<()> {
+    let middle = |runs: &[Run], of: fn(&Run) -> f64| {
+        median(&runs.iter().map(of).collect::<Vec<_>>()).context("there are no runs")
+    };
+    let all = |runs: &[Run], of: fn(&Run) -> f64| runs.iter().map(of).collect::<Vec<_>>();
+    let (rate, peer) = (middle(ours, |run| run.rate)?, middle(theirs, |run| run.rate)?);
+    let details = json!({
+        "peer": "two nginx hops with mutual TLS", "peer_value": peer, "own_value": rate,
+        "runs": all(ours, |run| run.rate), "peer_runs": all(theirs, |run| run.rate), "value_unit": "exchanges/s",
+        "connections": CONNECTIONS, "seconds": SECONDS,
+    });
+    sheet.note(&format!("pair_ratio_{size}"), rate / peer, details)?;
+    for (metric, of) in
+        [("p50_ms", (|run: &Run| run.p50) as fn(&Run) -> f64), ("p99_ms", |run| run.p99), ("cpu_us", |run| run.cpu_us)]
+    {
+        let details = json!({
+            "peer": "two nginx hops with mutual TLS", "peer_value": middle(theirs, of)?,
+            "runs": all(ours, of), "peer_runs": all(theirs, of),
+        });
+        sheet.note(&format!("{metric}_{size}"), middle(ours, of)?, details)?;
+    }
+    Ok(())
+}
+
+/// One run of the load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Run {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+    requests: f64,
+    cpu_us: f64,
+}
+
+fn measured(region: &Region, url: &str, cpu: impl Fn() -> anyhow::Result<Duration>) -> anyhow::Result<Run> {
+    let before = cpu()?;
+    let mut run = load(region, url, SECONDS)?;
+    let used = cpu()?.saturating_sub(before);
+    run.cpu_us = used.as_secs_f64() * 1e6 / run.requests;
+    Ok(run)
+}
+
+fn load(region: &Region, url: &str, seconds: u32) -> anyhow::Result<Run> {
+    let arguments = [
+        "-t2".to_owned(),
+        format!("-c{CONNECTIONS}"),
+        format!("-d{seconds}s"),
+        "--latency".to_owned(),
+        "-HX-Road-Client: EE/GOV/80000001/load".to_owned(),
+        url.to_owned(),
+    ];
+    let output =
+        region.inside_network(|| Command::new("wrk").args(&arguments).output())?.context("failed to start wrk")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("wrk failed: {said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    parse_wrk(&said).with_context(|| format!("calls of {url} failed, or wrk said something unknown:\n{said}"))
+}
+
+/// `None` for a report that is not understood, or tells of failed requests: a benchmark of errors is none.
+fn parse_wrk(said: &str) -> Option<Run> {
+    if said.contains("Non-2xx") || said.contains("Socket errors") {
+        return None;
+    }
+    let after = |label: &str| said.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim);
+    Some(Run {
+        rate: after("Requests/sec:")?.parse().ok()?,
+        p50: milliseconds(after("50%")?)?,
+        p99: milliseconds(after("99%")?)?,
+        requests: said.lines().find_map(|line| line.trim().split_once(" requests in "))?.0.parse().ok()?,
+        cpu_us: 0.0,
+    })
+}
+
+fn milliseconds(text: &str) -> Option<f64> {
+    let (number, factor) = match text {
+        text if text.ends_with("us") => (&text[..text.len() - 2], 0.001),
+        text if text.ends_with("ms") => (&text[..text.len() - 2], 1.0),
+        text if text.ends_with('s') => (&text[..text.len() - 1], 1000.0),
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * factor)
+}
+
+/// Two members with a server each; the provider's service is the nginx on the node.
+fn federate(layout: &Layout, region: &Region, node: &str) -> anyhow::Result<()> {
+    let cluster = region.cluster();
+    let anchor = layout.root().join("examples/federation/trust-anchor.yaml");
+    cluster.apply(&fs::read_to_string(&anchor).with_context(|| format!("failed to read {}", anchor.display()))?)?;
+    let mut yaml = String::new();
+    for (namespace, code, subsystem, services) in [
+        ("bench-consumer", "80000001", "load", String::new()),
+        (
+            "bench-provider",
+            "80000002",
+            "files",
+            format!(
+                ", services: [{{code: bytes, rest: {{url: 'http://{node}:{APP_PORT}'}}, access: [{{subject: \
+                 {{memberClass: GOV, memberCode: '80000001', subsystem: load}}}}]}}]"
+            ),
+        ),
+    ] {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            yaml,
+            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, annotations: {{saatkond.io/member-identities: EE/GOV/{code}}}}}\n\
+             ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: saatkond-member-namespace, namespace: {namespace}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: saatkond-member-namespace}}\n\
+             subjects: [{{kind: ServiceAccount, name: saatkond-controller, namespace: {}}}]\n\
+             ---\napiVersion: saatkond.io/v1alpha1\nkind: Member\nmetadata: {{name: m, namespace: {namespace}}}\n\
+             spec: {{trustAnchorRef: {{name: ee}}, memberClass: GOV, memberCode: '{code}', subsystems: [{{code: {subsystem}, connectionType: HTTP{services}}}]}}\n\
+             ---\napiVersion: saatkond.io/v1alpha1\nkind: SecurityServer\nmetadata: {{name: ss1, namespace: {namespace}}}\n\
+             spec: {{memberRef: {{name: m}}, serverCode: ss1, replicas: 1, resources: {{limits: {{memory: 1Gi}}}}}}\n",
+            install::NAMESPACE
+        );
+    }
+    cluster.apply(&yaml)?;
+    federation::until_ready(cluster, |_, _, _| {})?;
+    Ok(())
+}
+
+fn pods(cluster: &Cluster, namespace: &str) -> anyhow::Result<Value> {
+    let said =
+        cluster.kubectl(&["-n", namespace, "get", "pods", "-l", "saatkond.io/security-server=ss1", "-o", "json"])?;
+    let list: Value = serde_json::from_str(&said)?;
+    let items = list["items"].as_array().context("no list of pods")?;
+    match &items[..] {
+        [pod] => Ok(pod.clone()),
+        other => bail!("{} gateway pods run in {namespace}, not one", other.len()),
+    }
+}
+
+fn pod(cluster: &Cluster, namespace: &str) -> anyhow::Result<String> {
+    let pod = pods(cluster, namespace)?;
+    pod["status"]["podIP"].as_str().map(str::to_owned).with_context(|| format!("the pod in {namespace} has no address"))
+}
+
+/// The gateway's process of a namespace, among all of the machine: its cgroup names the pod.
+fn gateway_process(cluster: &Cluster, namespace: &str) -> anyhow::Result<u32> {
+    let pod = pods(cluster, namespace)?;
+    let uid = pod["metadata"]["uid"].as_str().context("a pod without a UID")?;
+    let found = proc::find(&["/saatkond", "gateway"])
+        .into_iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(uid)));
+    found.with_context(|| format!("no process of the gateway in {namespace} is found"))
+}
+
+/// An nginx in the region's network. Dropping it ends it.
+#[derive(Debug)]
+struct Nginx(Child);
+
+impl Nginx {
+    fn start(region: &Region, folder: &Path, name: &str, configuration: &str, port: u16) -> anyhow::Result<Self> {
+        let place = folder.join(name);
+        fs::create_dir_all(&place)?;
+        let file = place.join("nginx.conf");
+        fs::write(&file, configuration)?;
+        let log = place.join("error.log");
+        let spawned = region.inside_network(|| {
+            Command::new("nginx")
+                .arg("-p")
+                .arg(&place)
+                .arg("-c")
+                .arg(&file)
+                .arg("-e")
+                .arg(&log)
+                .stdin(Stdio::null())
+                .spawn()
+        })?;
+        let nginx = Self(spawned.context("failed to start nginx")?);
+        wait::until(
+            &format!("nginx {name} listens"),
+            Duration::from_secs(10),
+            || fs::read_to_string(&log).unwrap_or_default(),
+            || Ok(region.inside_network(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?.then_some(())),
+        )?;
+        Ok(nginx)
+    }
+
+    /// CPU time of the master and its workers.
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        let master = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).context("nginx is gone")?;
+        let workers = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        workers.chain([master]).map(proc::cpu).sum()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // QUIT would wait for connections; TERM lets the master end its workers, a kill of the master would not.
+        let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// What all three have in common: no files outside of their folder, no logs, connections that stay.
+fn base(folder: &Path, name: &str, http: &str) -> String {
+    let place = folder.join(name);
+    let place = place.display();
+    format!(
+        "daemon off;\nworker_processes auto;\npid {place}/pid;\nuser root;\nevents {{ worker_connections 1024; }}\n\
+         http {{\n  access_log off;\n  sendfile on;\n  keepalive_requests 1000000;\n\
+         client_body_temp_path {place}/b;\n  proxy_temp_path {place}/p;\n  fastcgi_temp_path {place}/f;\n\
+         uwsgi_temp_path {place}/u;\n  scgi_temp_path {place}/s;\n{http}\n}}\n"
+    )
+}
+
+fn app_configuration(folder: &Path) -> anyhow::Result<String> {
+    let files = folder.join("files");
+    fs::create_dir_all(&files)?;
+    for (name, size) in SIZES {
+        // No pattern that a compressor on the way could profit from.
+        let bytes: Vec<u8> = (0..size)
+            .scan(0x5AA7_u32, |state, _| {
+                *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                Some(state.to_be_bytes()[0])
+            })
+            .collect();
+        fs::write(files.join(name), bytes)?;
+    }
+    let server = format!(
+        "  server {{ listen 0.0.0.0:{APP_PORT}; root {}; default_type application/octet-stream; }}",
+        files.display()
+    );
+    Ok(base(folder, "app", &server))
+}
+
+fn tls_paths(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
+    ["ca.crt", "ca.key", "leaf.crt", "leaf.key"].into_iter().map(|name| (name, folder.join(name))).collect()
+}
+
+fn back_configuration(folder: &Path) -> String {
+    let tls = tls_paths(folder);
+    let server = format!(
+        "  upstream app {{ server 127.0.0.1:{APP_PORT}; keepalive 64; }}\n\
+         server {{ listen 127.0.0.1:{BACK_PORT} ssl; ssl_protocols TLSv1.3; ssl_certificate {leaf}; ssl_certificate_key {key}; \
+         ssl_client_certificate {ca}; ssl_verify_client on; proxy_http_version 1.1; proxy_set_header Connection ''; \
+         location / {{ proxy_pass http://app; }} }}",
+        leaf = tls["leaf.crt"].display(),
+        key = tls["leaf.key"].display(),
+        ca = tls["ca.crt"].display(),
+    );
+    base(folder, "back", &server)
+}
+
+fn front_configuration(folder: &Path) -> String {
+    let tls = tls_paths(folder);
+    let server = format!(
+        "  upstream back {{ server 127.0.0.1:{BACK_PORT}; keepalive 64; }}\n\
+         server {{ listen 127.0.0.1:{FRONT_PORT}; proxy_http_version 1.1; proxy_set_header Connection ''; \
+         proxy_ssl_protocols TLSv1.3; proxy_ssl_certificate {leaf}; proxy_ssl_certificate_key {key}; \
+         proxy_ssl_trusted_certificate {ca}; proxy_ssl_verify on; proxy_ssl_name hop; \
+         location / {{ proxy_pass https://back; }} }}",
+        leaf = tls["leaf.crt"].display(),
+        key = tls["leaf.key"].display(),
+        ca = tls["ca.crt"].display(),
+    );
+    base(folder, "front", &server)
+}
+
+/// A CA and one leaf for both ends, ECDSA P-256 as the gateways' own.
+fn certificates(folder: &Path) -> anyhow::Result<()> {
+    let openssl = |arguments: &[&str]| -> anyhow::Result<()> {
+        let output =
+            Command::new("openssl").args(arguments).current_dir(folder).output().context("failed to start openssl")?;
+        if !output.status.success() {
+            bail!("openssl {} failed: {}", arguments[0], String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    };
+    let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    openssl(
+        &[&new[..], &["-x509", "-days", "2", "-subj", "/CN=bench", "-keyout", "ca.key", "-out", "ca.crt"]].concat(),
+    )?;
+    openssl(
+        &[
+            &new[..],
+            &["-subj", "/CN=hop", "-addext", "subjectAltName=DNS:hop", "-keyout", "leaf.key", "-out", "leaf.csr"],
+        ]
+        .concat(),
+    )?;
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "leaf.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-copy_extensions",
+        "copy",
+        "-out",
+        "leaf.crt",
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = "Running 10s test @ http://x\n  2 threads and 32 connections\n  Thread Stats   Avg  Stdev  Max  +/- Stdev\n    \
+        Latency  1.00ms  2.00ms 50.00ms 90.00%\n  Latency Distribution\n     50%  850.00us\n     75%    1.20ms\n     90%    2.00ms\n     \
+        99%    1.50s\n  12345 requests in 10.00s, 1.00MB read\nRequests/sec:   1234.50\nTransfer/sec:      1.00MB\n";
+
+    #[test]
+    fn a_report_is_read() {
+        let run = parse_wrk(REPORT).unwrap();
+        assert_eq!((run.rate, run.p50, run.p99, run.requests), (1234.5, 0.85, 1500.0, 12345.0));
+    }
+
+    #[test]
+    fn failed_requests_are_no_result() {
+        assert_eq!(parse_wrk(&format!("{REPORT}  Non-2xx or 3xx responses: 1\n")), None);
+        assert_eq!(parse_wrk(&format!("{REPORT}  Socket errors: connect 0, read 1, write 0, timeout 0\n")), None);
+        assert_eq!(parse_wrk(""), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! Saatkond in a region: images, then the chart.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use saatkond_testbed::{Layout, Region};
+
+/// Where the operator runs.
+pub const NAMESPACE: &str = "saatkond-system";
+/// The image that `make image` builds.
+pub const IMAGE: &str = "saatkond:dev";
+
+/// The archives that `make image` writes, and those of the testbed that the example uses.
+fn archives(layout: &Layout) -> anyhow::Result<Vec<PathBuf>> {
+    let mut archives = Vec::new();
+    for name in ["saatkond.tar", "person-register.tar"] {
+        let path = layout.root().join("target/images").join(name);
+        if !path.exists() {
+            bail!("{} is not there: run `make image` first", path.display());
+        }
+        archives.push(path);
+    }
+    archives.push(layout.image("postgres.tar")?);
+    Ok(archives)
+}
+
+/// Loads the images and installs the chart, or upgrades to what is built now; returns when both Deployments are ready.
+pub fn install(layout: &Layout, region: &Region) -> anyhow::Result<()> {
+    // A cluster that existed before has its own way to images; there they are expected to be.
+    if !is_external() {
+        for archive in archives(layout)? {
+            region.load_image(&archive).with_context(|| format!("failed to load {}", archive.display()))?;
+        }
+    }
+    let cluster = region.cluster();
+    // The strictest level that Kubernetes knows: a pod of ours that needs more is not made, and the wait below fails.
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels: {{pod-security.kubernetes.io/enforce: restricted}}\n"
+    ))?;
+    let before = cluster.kubectl(&["-n", NAMESPACE, "get", "deployments", "-o", "name"])?;
+    let chart =
+        ["upgrade", "--install", "saatkond", "charts/saatkond", "--namespace", NAMESPACE, "--set", "image.tag=dev"];
+    helm(layout, region, &chart)?;
+    // The tag stays the same while the image changes: only new pods run what was built now.
+    for deployment in before.lines() {
+        cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", deployment])?;
+    }
+    for deployment in ["saatkond-controller", "saatkond-link"] {
+        let name = format!("deployment/{deployment}");
+        cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", &name, "--timeout=120s"])?;
+    }
+    Ok(())
+}
+
+/// Whether the regions are clusters that existed before.
+pub fn is_external() -> bool {
+    std::env::var_os("SAATKOND_REGION_KUBECONFIGS").is_some()
+}
+
+/// Runs the testbed's Helm against the region.
+pub fn helm(layout: &Layout, region: &Region, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(layout.tool("helm")?)
+        .args(arguments)
+        .current_dir(layout.root())
+        .env("KUBECONFIG", region.kubeconfig())
+        .output()
+        .context("failed to start helm")?;
+    if !output.status.success() {
+        bail!("helm {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,158 @@
+//! The demo's journey as a test, in a real region; whatever fails dumps the region's state.
+//!
+//! One test: its steps build on each other, and a second federation beside it would need another operator.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use std::time::Duration;
+
+use saatkond_e2e::federation::{self, BENEFITS, CLINIC, PERSONS, POLICE, SPECIMEN};
+use saatkond_e2e::install;
+use saatkond_e2e::operator;
+use saatkond_e2e::repair::{Gateway, POPULATION};
+use saatkond_testbed::{Cluster, Layout, Region};
+use serde_json::Value;
+
+/// Says on failure what there was, and in any case brings the operator back for whoever comes next.
+struct Scene<'a>(&'a Region);
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.dump());
+            if let Err(error) = operator::start(self.0.cluster()) {
+                eprintln!("the operator could not be started again: {error:#}");
+            }
+        }
+    }
+}
+
+fn step(what: &str) {
+    println!("journey: {what}");
+}
+
+#[test]
+fn a_federation_declared_in_yaml_exchanges_data() {
+    if std::env::var_os("SAATKOND_SKIP_REGIONS").is_some() {
+        println!("NOT RUN: journey: SAATKOND_SKIP_REGIONS is set");
+        return;
+    }
+    let layout = Layout::find();
+    let region = Region::up("home").unwrap();
+    let scene = Scene(&region);
+    let cluster = region.cluster();
+    let person = format!("{PERSONS}/{SPECIMEN}");
+
+    step("install and apply");
+    install::install(&layout, &region).unwrap();
+    federation::apply(&layout, cluster).unwrap();
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+    federation::until_apps_ready(cluster).unwrap();
+
+    step("granted");
+    let answer = federation::call_until_served(cluster, BENEFITS, &person, Duration::from_mins(1)).unwrap();
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(body["personalCode"], SPECIMEN);
+    assert_eq!(answer.header("x-road-client"), Some(BENEFITS.client));
+    assert_eq!(answer.header("x-road-service"), Some("EE/GOV/70000001/population/persons"));
+    for name in ["x-road-id", "x-road-request-id", "x-road-request-hash"] {
+        assert!(answer.header(name).is_some_and(|value| !value.is_empty()), "{name} in {answer:?}");
+    }
+    assert_eq!(answer.header("x-road-error"), None);
+
+    step("granted by a group, as a guest on another member's server");
+    federation::call_until_served(cluster, CLINIC, &person, Duration::from_mins(1)).unwrap();
+
+    step("the information system's own answers pass unchanged");
+    let missing = federation::call(cluster, BENEFITS, &format!("{PERSONS}/38001010001")).unwrap();
+    assert_eq!((missing.status, missing.header("x-road-error")), (404, None), "{missing:?}");
+    let list = federation::call(cluster, BENEFITS, &format!("{PERSONS}/?limit=2")).unwrap();
+    let body: Value = serde_json::from_str(&list.body).unwrap();
+    assert_eq!(body["persons"].as_array().map(Vec::len), Some(2), "{list:?}");
+
+    step("denied");
+    let answer = federation::call(cluster, POLICE, &person).unwrap();
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(answer.header("x-road-error"), Some("server.serverproxy.access_denied"), "{answer:?}");
+
+    step("repairs");
+    POPULATION.kill_one(cluster, Duration::from_mins(2)).unwrap();
+    for edited in [
+        POPULATION.edit_service(cluster, Duration::from_secs(30)).unwrap(),
+        POPULATION.delete_child(cluster, "poddisruptionbudget", Duration::from_secs(30)).unwrap(),
+        POPULATION.delete_child(cluster, "networkpolicy", Duration::from_secs(30)).unwrap(),
+    ] {
+        println!("journey: {} put right after {:?}", edited.what, edited.took);
+        assert!(edited.took < Duration::from_secs(5), "{edited:?}: drift is repaired within 5 s");
+    }
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+
+    step("a newer configuration, so that the copy of before is stale");
+    let stale = start_copy(cluster, POPULATION);
+    let before = published_version(cluster);
+    grant_police(cluster);
+    federation::call_until_served(cluster, POLICE, &person, Duration::from_mins(1)).unwrap();
+    add_subsystem(cluster, true);
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+    assert!(published_version(cluster) > before, "a new subsystem is a new instance configuration");
+
+    step("without the operator");
+    operator::stop(cluster).unwrap();
+    assert!(!operator::serves_until(cluster, "ee").unwrap().is_empty());
+    let (served, other) = federation::calls_in_a_row(cluster, BENEFITS, &person, 20);
+    assert_eq!(served, 20, "{other:?}");
+
+    step("a gateway starts without the operator");
+    POPULATION.kill_one(cluster, Duration::from_secs(150)).unwrap();
+    federation::call_until_served(cluster, BENEFITS, &person, Duration::from_secs(30)).unwrap();
+
+    step("gateways start without the operator from a stale copy, and learn the newer document from their peers");
+    put_start_copy(cluster, POPULATION, &stale);
+    POPULATION.kill_one(cluster, Duration::from_secs(150)).unwrap();
+    federation::call_until_served(cluster, BENEFITS, &person, Duration::from_secs(30)).unwrap();
+
+    step("the operator is back, and the copy is put right");
+    operator::start(cluster).unwrap();
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+    federation::apply(&layout, cluster).unwrap();
+    add_subsystem(cluster, false);
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+    drop(scene);
+}
+
+/// The entries of a gateway's start copy, as they stand in the ConfigMap.
+fn start_copy(cluster: &Cluster, gateway: Gateway) -> Value {
+    let name = format!("{}-configuration", gateway.name);
+    let said = cluster.kubectl(&["-n", gateway.namespace, "get", "configmap", &name, "-o", "json"]).unwrap();
+    let object: Value = serde_json::from_str(&said).unwrap();
+    assert!(object["binaryData"].is_object(), "{object}");
+    object["binaryData"].clone()
+}
+
+fn put_start_copy(cluster: &Cluster, gateway: Gateway, entries: &Value) {
+    let name = format!("{}-configuration", gateway.name);
+    let patch = serde_json::json!({"binaryData": entries}).to_string();
+    cluster.kubectl(&["-n", gateway.namespace, "patch", "configmap", &name, "--type=merge", "-p", &patch]).unwrap();
+}
+
+fn published_version(cluster: &Cluster) -> u64 {
+    let field = "jsonpath={.status.configuration.version}";
+    cluster.kubectl(&["get", "trustanchor", "ee", "-o", field]).unwrap().trim().parse().unwrap()
+}
+
+fn grant_police(cluster: &Cluster) {
+    let patch = r#"[{"op":"add","path":"/spec/subsystems/0/services/0/access/-","value":
+        {"subject":{"memberClass":"GOV","memberCode":"70000003","subsystem":"police"},"allow":[{"method":"GET","path":"/*"}]}}]"#;
+    let member = ["-n", "population-register", "patch", "member", "population-register", "--type=json", "-p", patch];
+    cluster.kubectl(&member).unwrap();
+}
+
+/// Declares one more subsystem of the police, as a field manager of its own; `false` takes it back.
+fn add_subsystem(cluster: &Cluster, there: bool) {
+    let spec = if there { "spec: {subsystems: [{code: archive, connectionType: HTTP}]}" } else { "" };
+    cluster
+        .apply(&format!(
+            "apiVersion: saatkond.io/v1alpha1\nkind: Member\nmetadata: {{name: police, namespace: police}}\n{spec}\n"
+        ))
+        .unwrap();
+}
