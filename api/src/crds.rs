@@ -29,7 +29,8 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, CrdError> {
 /// Strips what the derive adds and Kubernetes has no use for.
 ///
 /// - `format: uint64` and its like: unknown to OpenAPI v3, each would be a warning at every apply.
-/// - `nullable`: an explicit `null` is refused instead of meaning "unset", so that `has()` in a rule has one meaning.
+/// - `nullable`: without it the API server takes an explicit `null` for an unset field and drops it, so that no rule and
+///   no reader ever meets one.
 fn finish(crd: &CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {
     let mut value = serde_json::to_value(crd)?;
     strip(&mut value);

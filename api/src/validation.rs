@@ -103,7 +103,9 @@ impl Judge {
     /// `old` is the object that stands there, for an update. Defaults are filled in first, in both.
     #[must_use]
     pub fn refusals(&self, object: &Value, old: Option<&Value>) -> Vec<Refusal> {
-        let object = apply_defaults(&self.schema, object);
+        let mut object = object.clone();
+        drop_nulls(&mut object);
+        let object = apply_defaults(&self.schema, &object);
         let mut found = Vec::new();
         self.root(&object, &mut found);
         // Rules are not evaluated on what is not of the right shape, as on the API server.
@@ -201,6 +203,18 @@ impl Judge {
             }
             Value::Null | Value::Bool(_) => {}
         }
+    }
+}
+
+/// A `null` counts as unset, as for every field that is not nullable; none of ours is.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, child| !child.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 
