@@ -85,7 +85,8 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
     let mut state = published(seen);
     let standing = |g: u64| seen.authorities.iter().find(|a| a.generation == g).map_or(&Stored::Absent, |a| &a.secret);
     let any_secret = seen.authorities.iter().any(|authority| authority.secret != Stored::Absent);
-    let traced = any_secret || seen.published != Published::Absent || remembers(seen.anchor.status.as_ref());
+    let published = !matches!(seen.published, Published::Absent | Published::Foreign);
+    let traced = any_secret || published || remembers(seen.anchor.status.as_ref());
     let generation = match state.signing {
         Some(generation) => generation,
         // Nothing is published yet: the lowest that is there, so that a crash between making and publishing is no loss.

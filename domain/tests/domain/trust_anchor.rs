@@ -1,1 +1,525 @@
+//! Decisions about trust anchors.
 
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use saatkond_api::conditions::{ConditionType, Reason, find};
+use saatkond_api::refs::OperatorSecretRef;
+use saatkond_api::v1alpha1::trust_anchor::{
+    AdmissionMode, AuthorityState, ExternalSource, TrustAnchorStatus, TrustSource,
+};
+use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::observed::{AdmissionPolicy, Published, Stored};
+use saatkond_domain::schedule::resign_at;
+use saatkond_domain::trust_anchor::build::registrations;
+use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedSigningKey, ObservedTrustAnchor};
+use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
+use saatkond_domain::trust_anchor::{plan, status};
+use saatkond_wire::configuration::InstanceConfiguration;
+
+use crate::fixtures::{START, at, object};
+use crate::world::{World, authority, forbidden};
+
+fn outcome(seen: &ObservedTrustAnchor, now: jiff::Timestamp) -> TrustAnchorStatus {
+    let plan = plan(seen, now);
+    let applied = AppliedTrustAnchor { published: plan.publish.is_some(), link_leaf: None, failure: None };
+    status(seen, &plan, &applied, now).status
+}
+
+fn reason(status: &TrustAnchorStatus, condition: ConditionType) -> (String, String, String) {
+    let it = find(&status.conditions, condition).unwrap_or_else(|| panic!("no {condition} in {status:#?}"));
+    (it.status.clone(), it.reason.clone(), it.message.clone())
+}
+
+fn edit(published: &mut Published<InstanceConfiguration>, change: impl FnOnce(&mut InstanceConfiguration)) {
+    let Published::Valid(document) = published else { panic!("{published:?}") };
+    change(Arc::make_mut(&mut document.payload));
+}
+
+/// No write of any kind.
+fn is_quiet(plan: &TrustAnchorPlan) -> bool {
+    plan.finalizer == FinalizerChange::Keep
+        && plan.create_authority.is_none()
+        && plan.create_configuration_keys.is_empty()
+        && plan.publish.is_none()
+        && plan.link_leaf.is_none()
+}
+
+#[test]
+fn an_authority_is_made_only_where_no_trace_of_one_is_left() {
+    let steady = World::steady();
+    let fresh = World::federation().observe_anchor(0);
+    let made = plan(&fresh, at(START));
+    let request = made.create_authority.expect("no trace: made");
+    assert_eq!((request.generation, &*request.instance), (1, "EE"));
+    assert_eq!(request.not_before, at(START - 300), "backdated five minutes");
+    assert_eq!(request.lifetime, SignedDuration::from_hours(8760));
+    assert!(made.publish.is_none(), "what is published depends on what is made");
+    assert_eq!(made.next_check, at(START), "looked at again at once");
+
+    let whole = steady.observe_anchor(0);
+    type Trace = fn(&mut ObservedTrustAnchor, &ObservedTrustAnchor);
+    let traces: [(&str, Trace); 4] = [
+        ("a published document", |seen, whole| seen.published = whole.published.clone()),
+        ("a document that someone has edited", |seen, _| {
+            seen.published =
+                Published::Invalid { resource_version: "1".into(), uid: "u".into(), why: "not gzip".into() };
+        }),
+        ("the status", |seen, whole| {
+            let status =
+                TrustAnchorStatus { bundle: whole.anchor.status.clone().unwrap().bundle, ..Default::default() };
+            Arc::make_mut(&mut seen.anchor).status = Some(status);
+        }),
+        ("a damaged Secret", |seen, _| {
+            let secret = Stored::Unusable { why: "no key".into(), resource_version: "1".into() };
+            seen.authorities = vec![ObservedAuthority { generation: 1, secret }];
+        }),
+    ];
+    for (name, leave) in traces {
+        let mut seen = fresh.clone();
+        leave(&mut seen, &whole);
+        assert!(plan(&seen, at(START)).create_authority.is_none(), "{name}");
+        let (holds, reason, message) = reason(&outcome(&seen, at(START)), ConditionType::AuthorityAvailable);
+        assert_eq!((&*holds, &*reason), ("False", "AuthorityLost"), "{name}: {message}");
+        assert!(message.contains("ee-ca-1"), "{name}: {message}");
+    }
+}
+
+#[test]
+fn a_lost_authority_stops_issuing_and_nothing_else() {
+    let mut world = World::steady();
+    world.authorities.clear();
+    world.members[0].spec.display_name = Some("Renamed".into());
+    let seen = world.observe_anchor(0);
+    let document = plan(&seen, world.now).publish.expect("documents are published").payload;
+    assert_eq!(document.bundle, world.document().bundle, "what is trusted stays trusted");
+    assert_eq!(document.bundle_sequence, world.document().bundle_sequence);
+    assert_eq!(reason(&outcome(&seen, world.now), ConditionType::Ready).1, "AuthorityLost");
+}
+
+#[test]
+fn another_authority_under_the_same_generation_is_refused() {
+    let mut world = World::steady();
+    let other = authority(1, 9000);
+    world.authorities.insert(1, other);
+    let seen = world.observe_anchor(0);
+    assert!(plan(&seen, world.now).publish.is_none());
+    assert_eq!(reason(&outcome(&seen, world.now), ConditionType::AuthorityAvailable).1, "AuthorityLost");
+}
+
+#[test]
+fn foreign_objects_are_named_and_never_touched() {
+    let mut seen = World::federation().observe_anchor(0);
+    seen.authorities = vec![ObservedAuthority { generation: 1, secret: Stored::Foreign }];
+    let planned = plan(&seen, at(START));
+    assert!(planned.create_authority.is_none());
+    assert_eq!(planned.foreign[0].name, "ee-ca-1");
+    assert_eq!(reason(&outcome(&seen, at(START)), ConditionType::Ready).1, "ForeignObject");
+
+    let mut seen = World::steady().observe_anchor(0);
+    seen.published = Published::Foreign;
+    let planned = plan(&seen, at(START));
+    assert!(planned.publish.is_none());
+    assert_eq!(planned.foreign[0].name, "ee-instance-configuration");
+    assert_eq!(reason(&outcome(&seen, at(START)), ConditionType::ConfigurationPublished).1, "ForeignObject");
+}
+
+#[test]
+fn the_older_of_two_anchors_of_an_instance_stays() {
+    let mut world = World::federation();
+    let second = object(
+        "{apiVersion: saatkond.io/v1alpha1, kind: TrustAnchor, metadata: {name: two}, spec: {instance: EE, source: {managed: {}}}}",
+        "second-uid",
+        START - 99,
+    );
+    world.anchors.push(second);
+    let (first, second) = (world.observe_anchor(0), world.observe_anchor(1));
+    assert!(plan(&first, world.now).create_authority.is_some());
+    let planned = plan(&second, world.now);
+    assert!(planned.create_authority.is_none() && planned.create_configuration_keys.is_empty());
+    let (_, why, message) = reason(&outcome(&second, world.now), ConditionType::Ready);
+    assert_eq!(why, "DuplicateInstance");
+    assert!(message.contains("TrustAnchor ee "), "{message}");
+    // Another instance is no rival.
+    world.anchors[1].spec.instance = "FI".parse().unwrap();
+    assert!(plan(&world.observe_anchor(1), world.now).create_authority.is_some());
+}
+
+#[test]
+fn a_document_is_signed_again_when_its_day_is_over_and_not_a_second_before() {
+    let world = World::steady();
+    let seen = world.observe_anchor(0);
+    let due = resign_at(world.document().signed_at, "anchor-uid");
+    let before = at(due.as_second() - 1);
+    assert!(plan(&seen, before).publish.is_none());
+    assert_eq!(plan(&seen, before).next_check, due);
+    let again = plan(&seen, due).publish.expect("due").payload;
+    assert_eq!(again.version, world.document().version + 1, "else nobody would fetch it");
+    assert_eq!(again.bundle_sequence, world.document().bundle_sequence);
+    assert_eq!(again.expires_at.duration_since(again.signed_at), SignedDuration::from_hours(96));
+}
+
+#[test]
+fn another_autonomy_is_signed_at_once() {
+    let mut world = World::steady();
+    world.anchors[0].spec.autonomy = "100h".parse().unwrap();
+    let document = plan(&world.observe_anchor(0), world.now).publish.unwrap().payload;
+    assert_eq!(document.expires_at.duration_since(document.signed_at), SignedDuration::from_hours(124));
+}
+
+#[test]
+fn versions_never_go_back() {
+    let world = World::steady();
+    let (version, sequence) = (world.document().version, world.document().bundle_sequence);
+
+    let mut deleted = world.observe_anchor(0);
+    deleted.published = Published::Absent;
+    let publication = plan(&deleted, world.now).publish.expect("published anew");
+    assert_eq!((publication.payload.version, publication.payload.bundle_sequence), (version + 1, sequence));
+    assert_eq!(publication.replaces, None);
+
+    let mut older = world.observe_anchor(0);
+    edit(&mut older.published, |document| {
+        document.version = version - 1;
+        document.members.clear();
+    });
+    let planned = plan(&older, world.now);
+    assert_eq!(planned.publish.as_ref().unwrap().payload.version, version + 1);
+    assert!(planned.publish.as_ref().unwrap().replaces.is_some(), "replaces exactly what was read");
+    assert_eq!(planned.events[0].reason, Reason::DriftRepaired);
+
+    let mut edited = world.observe_anchor(0);
+    edited.published = Published::Invalid { resource_version: "77".into(), uid: "u".into(), why: "signature".into() };
+    let publication = plan(&edited, world.now).publish.unwrap();
+    assert_eq!((publication.payload.version, publication.replaces.as_deref()), (version + 1, Some("77")));
+
+    // Nothing was written to the status for what could not be read.
+    let kept = status(&edited, &plan(&edited, world.now), &AppliedTrustAnchor::default(), world.now).status;
+    assert_eq!(kept.configuration, edited.anchor.status.as_ref().unwrap().configuration);
+}
+
+#[test]
+fn the_sequence_rises_with_the_bundle_and_the_signing_generation_only() {
+    let mut world = World::steady();
+    let sequence = world.document().bundle_sequence;
+    world.members[0].spec.display_name = Some("Renamed".into());
+    let document = plan(&world.observe_anchor(0), world.now).publish.unwrap().payload;
+    assert_eq!((document.version, document.bundle_sequence), (world.document().version + 1, sequence));
+
+    let mut seen = world.observe_anchor(0);
+    edit(&mut seen.published, |document| document.bundle_sequence = 7);
+    edit(&mut seen.published, |document| document.signing_generation = 1);
+    assert_eq!(plan(&seen, world.now).publish.unwrap().payload.bundle_sequence, 7, "nothing of the bundle changed");
+}
+
+#[test]
+fn configuration_keys() {
+    let world = World::steady();
+    let seen = |keep: &[u64]| {
+        let mut seen = world.observe_anchor(0);
+        seen.configuration_keys.retain(|key| keep.contains(&key.generation));
+        seen
+    };
+    // Only the first was made when the process died.
+    let mut half = World::federation().observe_anchor(0);
+    half.configuration_keys = seen(&[1]).configuration_keys;
+    let made = plan(&half, at(START)).create_configuration_keys;
+    assert_eq!(made.iter().map(|key| key.generation).collect::<Vec<_>>(), [2]);
+
+    let lost_next = plan(&seen(&[1]), world.now);
+    assert_eq!(lost_next.create_configuration_keys[0].generation, 3, "no generation number is used for two keys");
+
+    // The announced one takes over; a new one is announced.
+    let lost_current = plan(&seen(&[2]), world.now);
+    assert_eq!(lost_current.create_configuration_keys[0].generation, 3);
+    let mut later = world.observe_anchor(0);
+    later.configuration_keys[0].generation = 3;
+    later.configuration_keys.sort_by_key(|key| key.generation);
+    let publication = plan(&later, world.now).publish.expect("signed by the key that took over");
+    assert_eq!(publication.key_generation, 2);
+    let keys = publication.payload.configuration_keys;
+    assert_eq!((keys.current.generation, keys.next.generation), (2, 3));
+
+    let none = seen(&[]);
+    assert!(plan(&none, world.now).publish.is_none() && plan(&none, world.now).create_configuration_keys.is_empty());
+    let (_, why, message) = reason(&outcome(&none, world.now), ConditionType::Ready);
+    assert_eq!(why, "ConfigurationKeyLost");
+    assert!(message.contains("ee-configuration-1") && message.contains("ee-configuration-2"), "{message}");
+}
+
+#[test]
+fn who_is_registered() {
+    let names = |world: &World| {
+        let found = registrations(&world.observe_anchor(0));
+        let members: Vec<_> = found.members.iter().map(|it| it.member_code.clone()).collect();
+        let servers: Vec<_> = found.servers.iter().map(|it| it.address.clone()).collect();
+        (members.join(" "), servers.join(" "))
+    };
+    let (all, both) = ("1 70000001 70000002", "ss1.population.example:5500 ss1.benefits.svc:5500");
+    let steady = World::steady();
+    type Change = fn(&mut World);
+    let cases: [(&str, Change, &str, &str); 9] = [
+        ("everybody", |_| {}, all, both),
+        ("annotation taken away", |w| w.admit("benefits", None), "1 70000001", "ss1.population.example:5500"),
+        (
+            "rights lost for a while",
+            |w| {
+                w.namespaces.get_mut("benefits").unwrap().access = saatkond_domain::observed::NamespaceAccess::Denied;
+            },
+            all,
+            both,
+        ),
+        ("namespace not seen", |w| drop(w.namespaces.remove("benefits")), all, both),
+        ("policy missing", |w| w.policy = AdmissionPolicy::Missing, all, both),
+        ("member being deleted", |w| w.delete_member(0), "1 70000002", "ss1.benefits.svc:5500"),
+        ("server being deleted", |w| w.delete_server(0), all, "ss1.benefits.svc:5500"),
+        ("server without finalizer", |w| w.servers[0].metadata.finalizers = None, all, "ss1.benefits.svc:5500"),
+        (
+            "member without finalizer",
+            |w| w.members[1].metadata.finalizers = None,
+            "1 70000001",
+            "ss1.population.example:5500",
+        ),
+    ];
+    for (name, change, members, servers) in cases {
+        let mut world = steady.clone();
+        change(&mut world);
+        assert_eq!(names(&world), (members.to_owned(), servers.to_owned()), "{name}");
+    }
+    // What is not registered yet is judged more strictly.
+    let mut fresh = World::federation();
+    fresh.policy = AdmissionPolicy::Missing;
+    fresh.settle();
+    assert_eq!(names(&fresh).0, "", "nobody new without the policy");
+}
+
+#[test]
+fn guests_need_both_sides() {
+    let clients = |world: &World| registrations(&world.observe_anchor(0)).servers[1].clients.len();
+    let steady = World::steady();
+    assert_eq!(clients(&steady), 3);
+    let mut unlisted = steady.clone();
+    unlisted.servers[1].spec.guests.clear();
+    assert_eq!(clients(&unlisted), 2);
+    let mut unnamed = steady;
+    unnamed.members[2].spec.subsystems[0].servers = None;
+    assert_eq!(clients(&unnamed), 2, "unset means the member's own servers, never somebody else's");
+}
+
+#[test]
+fn a_paused_object_keeps_its_entry_and_can_still_be_taken_out() {
+    let pause = |annotations: &mut std::collections::BTreeMap<String, String>| {
+        annotations.insert("saatkond.io/paused".into(), "true".into());
+    };
+    let mut world = World::steady();
+    pause(world.members[0].annotations_mut());
+    pause(world.servers[1].annotations_mut());
+    world.members[0].spec.display_name = Some("Renamed".into());
+    world.servers[1].spec.address = Some("elsewhere.example".into());
+    assert!(plan(&world.observe_anchor(0), world.now).publish.is_none());
+    // The guest leaves the paused server's entry all the same.
+    world.delete_member(2);
+    let document = plan(&world.observe_anchor(0), world.now).publish.unwrap().payload;
+    assert_eq!(document.servers[1].clients.len(), 2);
+    assert_eq!(document.servers[1].address, "ss1.benefits.svc:5500");
+}
+
+fn external(certificates: &[String], key: bool) -> TrustSource {
+    let signing_key_secret_ref = key.then(|| OperatorSecretRef { name: "signer".into() });
+    let external = ExternalSource { certificates: certificates.to_vec(), signing_key_secret_ref };
+    TrustSource { managed: None, external: Some(external) }
+}
+
+#[test]
+fn an_external_source() {
+    let (one, two) = (authority(1, 8760), authority(2, 8760));
+    let key = |of: &saatkond_pki::authority::AuthorityCertificate| ObservedSigningKey::Present {
+        spki_sha256: of.facts().spki_sha256.to_string(),
+    };
+    for (name, certificates, named, signing_key, available, ready) in [
+        ("with its key", vec![one.to_pem()], true, key(&one), "AsDeclared", "AsDeclared"),
+        ("without a key", vec![one.to_pem()], false, ObservedSigningKey::NotNamed, "SigningKeyMissing", "AsDeclared"),
+        (
+            "key Secret missing",
+            vec![one.to_pem()],
+            true,
+            ObservedSigningKey::Absent,
+            "SigningKeyMissing",
+            "SigningKeyMissing",
+        ),
+        ("another key", vec![one.to_pem()], true, key(&two), "SigningKeyMismatch", "SigningKeyMismatch"),
+        ("not a certificate", vec!["rubbish".into()], true, key(&one), "CertificateInvalid", "CertificateInvalid"),
+        ("one of two", vec![one.to_pem(), two.to_pem()], true, key(&two), "AsDeclared", "AsDeclared"),
+    ] {
+        let mut world = World::federation();
+        world.anchors[0].spec.source = external(&certificates, named);
+        let keys = World::steady().observe_anchor(0).configuration_keys;
+        let mut seen = world.observe_anchor(0);
+        seen.configuration_keys = keys;
+        seen.signing_key = signing_key;
+        let status = outcome(&seen, world.now);
+        assert_eq!(reason(&status, ConditionType::AuthorityAvailable).1, available, "{name}");
+        let published = plan(&seen, world.now).publish;
+        assert_eq!(published.is_some(), name != "not a certificate", "{name}: everything else works");
+        if published.is_some() {
+            assert_eq!(reason(&status, ConditionType::Ready).1, ready, "{name}");
+        }
+        assert!(plan(&seen, world.now).create_authority.is_none(), "{name}");
+    }
+}
+
+#[test]
+fn another_external_authority_signs_only_when_every_process_trusts_it() {
+    let (one, two) = (authority(1, 8760), authority(2, 8760));
+    let mut world = World::steady();
+    assert_eq!(world.authorities[&1], one, "the steady world's authority, now given from outside");
+    world.anchors[0].spec.source = external(&[one.to_pem(), two.to_pem()], true);
+    let observe = |world: &World| {
+        let mut seen = world.observe_anchor(0);
+        seen.signing_key = ObservedSigningKey::Present { spki_sha256: two.facts().spki_sha256.to_string() };
+        seen
+    };
+    let announced = plan(&observe(&world), world.now).publish.expect("announced").payload;
+    assert_eq!((announced.bundle.len(), announced.signing_generation, announced.bundle_sequence), (2, 1, 2));
+
+    edit(&mut world.instance, |document| *document = announced.clone());
+    let waiting = observe(&world);
+    assert!(plan(&waiting, world.now).publish.is_none(), "no process has loaded it yet");
+    assert_eq!(reason(&outcome(&waiting, world.now), ConditionType::AuthorityAvailable).1, "Waiting");
+
+    let sequence = |world: &mut World, index: usize, process: usize, to: u64| {
+        world.servers[index].status.as_mut().unwrap().processes[process].bundle_sequence = to;
+    };
+    for (index, process) in [(0, 0), (0, 1), (1, 0)] {
+        sequence(&mut world, index, process, 2);
+        assert!(plan(&observe(&world), world.now).publish.is_none(), "not every process has loaded it");
+    }
+    sequence(&mut world, 1, 1, 2);
+    let switched = plan(&observe(&world), world.now).publish.expect("switched").payload;
+    assert_eq!((switched.signing_generation, switched.bundle_sequence), (2, 3));
+    // A pod without a receipt counts as one that has not.
+    world.servers[1].status.as_mut().unwrap().processes.pop();
+    assert!(plan(&observe(&world), world.now).publish.is_none());
+}
+
+#[test]
+fn an_authority_that_ends() {
+    let world = World::steady();
+    let seen = world.observe_anchor(0);
+    let ends = world.authorities[&1].not_after().as_second();
+    // Retirement a day, a third of a leaf five days.
+    let last = ends - 24 * 3600 - 120 * 3600;
+    for (name, now, expected, state) in [
+        ("the last second", last, "AsDeclared", AuthorityState::Active),
+        ("one second later", last + 1, "AuthorityExpiring", AuthorityState::Expiring),
+        ("its last second", ends, "AuthorityExpiring", AuthorityState::Expiring),
+        ("after it", ends + 1, "AuthorityExpired", AuthorityState::Expired),
+    ] {
+        let status = outcome(&seen, at(now));
+        assert_eq!(reason(&status, ConditionType::AuthorityAvailable).1, expected, "{name}");
+        assert_eq!(status.authorities[0].state, state, "{name}");
+        assert_eq!(status.signing_generation.is_some(), expected == "AsDeclared", "{name}");
+        assert_eq!(status.bundle.unwrap().generations, [1], "{name}: a bundle is never empty");
+    }
+}
+
+#[test]
+fn the_links_leaf() {
+    let world = World::steady();
+    let seen = world.observe_anchor(0);
+    let leaf = world.link_leaf.facts().unwrap();
+    assert_eq!((&*leaf.uri, &*leaf.dns_names[0]), ("saatkond://EE/link?use=link", "ee.link.saatkond.internal"));
+    let due = saatkond_domain::schedule::renew_at(leaf, "anchor-uid", None);
+    assert!(plan(&seen, at(due.as_second() - 1)).link_leaf.is_none());
+    assert!(plan(&seen, due).link_leaf.is_some());
+    let mut unpublished = seen.clone();
+    unpublished.published = Published::Absent;
+    unpublished.link_leaf = Stored::Absent;
+    assert!(plan(&unpublished, world.now).link_leaf.is_none(), "gateways would not know its authority");
+    let mut foreign = seen.clone();
+    foreign.link_leaf = Stored::Foreign;
+    assert_eq!(plan(&foreign, world.now).foreign[0].name, "saatkond-link-identity");
+    let mut damaged = seen;
+    damaged.link_leaf = Stored::Unusable { why: "not JSON".into(), resource_version: "1".into() };
+    assert!(plan(&damaged, world.now).link_leaf.is_some());
+}
+
+#[test]
+fn the_finalizer_keeps_the_anchor_while_members_refer_to_it() {
+    let mut world = World::steady();
+    world.anchors[0].metadata.deletion_timestamp = Some(Time(world.now));
+    assert_eq!(plan(&world.observe_anchor(0), world.now).finalizer, FinalizerChange::Keep);
+    let (_, why, message) = reason(&outcome(&world.observe_anchor(0), world.now), ConditionType::Ready);
+    assert_eq!((&*why, &*message), ("Deregistering", "3 members still refer to it; it stays until they are gone"));
+    world.delete_member(0);
+    assert!(plan(&world.observe_anchor(0), world.now).publish.is_some(), "its members are still taken out");
+    world.members.clear();
+    let planned = plan(&world.observe_anchor(0), world.now);
+    assert_eq!(planned.finalizer, FinalizerChange::Remove);
+    assert!(planned.publish.is_none());
+}
+
+#[test]
+fn admission_and_pause_show_in_conditions() {
+    let mut world = World::steady();
+    assert!(is_quiet(&plan(&world.observe_anchor(0), world.now)));
+    world.policy = AdmissionPolicy::Missing;
+    let status = outcome(&world.observe_anchor(0), world.now);
+    assert_eq!(reason(&status, ConditionType::Ready).1, "AdmissionPolicyMissing");
+    world.anchors[0].spec.admission = AdmissionMode::Open;
+    let status = outcome(&world.observe_anchor(0), world.now);
+    assert_eq!(reason(&status, ConditionType::AdmissionGuarded).1, "AdmissionOpen");
+    assert_eq!(reason(&status, ConditionType::Ready).1, "AsDeclared");
+    world.anchors[0].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    assert_eq!(reason(&outcome(&world.observe_anchor(0), world.now), ConditionType::Ready).1, "Paused");
+}
+
+#[test]
+fn who_blocks_is_named_and_since_when() {
+    let mut world = World::steady();
+    let counts = world.anchors[0].status.as_ref().unwrap().counts.unwrap();
+    assert_eq!((counts.members, counts.security_servers, counts.processes, counts.receipts_current), (3, 2, 4, 4));
+    world.servers[0].status.as_mut().unwrap().processes[1].bundle_sequence = 0;
+    world.servers[1].status.as_mut().unwrap().processes.pop();
+    world.later(60);
+    world.anchors[0].status = Some(outcome(&world.observe_anchor(0), world.now));
+    world.later(60);
+    let status = outcome(&world.observe_anchor(0), world.now);
+    let blocking: Vec<_> = status
+        .blocking
+        .iter()
+        .map(|b| (&*b.namespace, b.pod_uid.as_deref(), &*b.reason, b.since.0.as_second() - START))
+        .collect();
+    assert_eq!(
+        blocking,
+        [
+            ("benefits", None, "NoProcess", 60),
+            ("population-register", Some("provider-server-uid-pod-1"), "ReceiptsPending", 60)
+        ]
+    );
+    assert_eq!(status.counts.unwrap().receipts_current, 2);
+}
+
+#[test]
+fn how_long_it_serves_without_the_operator() {
+    let mut world = World::steady();
+    let until = |world: &World| outcome(&world.observe_anchor(0), world.now).serves_without_operator_until.unwrap().0;
+    assert_eq!(until(&world), at(START + 96 * 3600), "the documents are the weakest");
+    world.servers[0].status.as_mut().unwrap().leaf.as_mut().unwrap().not_after = Time(at(START + 90 * 3600 + 59 * 60));
+    assert_eq!(until(&world), at(START + 90 * 3600), "a leaf is, cut to the hour");
+    world.servers[1].status.as_mut().unwrap().signing[0].not_after = Time(at(START + 80 * 3600));
+    assert_eq!(until(&world), at(START + 80 * 3600), "a signing leaf is");
+}
+
+#[test]
+fn a_failure_shows_and_changes_nothing_else() {
+    let world = World::steady();
+    let seen = world.observe_anchor(0);
+    let applied = AppliedTrustAnchor { failure: Some(forbidden()), ..AppliedTrustAnchor::default() };
+    let after = status(&seen, &plan(&seen, world.now), &applied, world.now).status;
+    assert_eq!(reason(&after, ConditionType::Ready).1, "Forbidden");
+    let before = seen.anchor.status.clone().unwrap();
+    assert_eq!((after.bundle, after.configuration, after.counts), (before.bundle, before.configuration, before.counts));
+}
