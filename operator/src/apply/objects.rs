@@ -1,0 +1,90 @@
+//! Writing single objects.
+
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt as _};
+use saatkond_api::SecurityServer;
+use saatkond_api::names::{API_VERSION, manager};
+use saatkond_domain::children::Child;
+use saatkond_domain::effects::{Deletion, FinalizerChange};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::observe::children;
+
+/// Sets or takes away our finalizer. The UID keeps an apply from making a new object where the old one is gone.
+pub async fn finalizer<K>(api: &Api<K>, object: &K, name: &str, change: FinalizerChange) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let finalizers = match change {
+        FinalizerChange::Keep => return Ok(()),
+        FinalizerChange::Add => json!([name]),
+        FinalizerChange::Remove => json!([]),
+    };
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": K::kind(&()),
+        "metadata": {"name": object.name_any(), "uid": object.uid(), "finalizers": finalizers},
+    });
+    let params = PatchParams::apply(manager::FINALIZER).force();
+    match api.patch(&object.name_any(), &params, &Patch::Apply(body)).await {
+        Ok(_) => Ok(()),
+        // Gone already: there is nothing to hold any more.
+        Err(kube::Error::Api(status)) if change == FinalizerChange::Remove && status.is_not_found() => Ok(()),
+        Err(error) => Err(Error::api(format!("set the finalizer of {} {}", K::kind(&()), object.name_any()))(error)),
+    }
+}
+
+/// Applies a child by server-side apply under the one manager of the children of SecurityServers.
+///
+/// Force is for fields that are ours by design; the plan asks only for objects that are ours or were not there when it
+/// looked. That look was at the API server itself.
+pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<(), Error> {
+    let kind = child.kind();
+    let api = children::api(context, kind, namespace);
+    let params = PatchParams::apply(manager::SECURITY_SERVER).force();
+    let applied = api.patch(child.name(), &params, &Patch::Apply(child.value())).await;
+    let applied = applied.map_err(Error::api(format!("apply {kind} {namespace}/{}", child.name())))?;
+    children::learn(context, kind, &applied, Some(child));
+    Ok(())
+}
+
+/// Deletes exactly the object that was seen: a newer one of the same name is not meant. Gone already is well.
+pub async fn delete(context: &Context, deletion: &Deletion) -> Result<(), Error> {
+    let Deletion { kind, namespace, name, uid } = deletion;
+    let api = children::api(context, *kind, namespace);
+    let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(Error::api(format!("delete {kind} {namespace}/{name}"))(error)),
+    }
+}
+
+/// Takes a receipt out of the status: its pod is gone. The receipt's own manager applies nothing any more.
+pub async fn forget(context: &Context, server: &SecurityServer, pod_uid: &str) -> Result<(), Error> {
+    let name = server.name_any();
+    let api = namespaced::<SecurityServer>(context, server);
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": "SecurityServer",
+        "metadata": {"name": name, "uid": server.uid()},
+        "status": {"processes": []},
+    });
+    let params = PatchParams::apply(&manager::link(pod_uid)).force();
+    let doing = format!("forget a receipt of SecurityServer {name}");
+    api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api(doing))?;
+    Ok(())
+}
+
+/// The API of an object's kind in its namespace.
+pub fn namespaced<K>(context: &Context, object: &K) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default())
+}

@@ -1,0 +1,226 @@
+//! Carrying out the plan of a security server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::ResourceExt as _;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use saatkond_api::names::{entry, finalizer, manager};
+use saatkond_api::{SecurityServer, TrustAnchor};
+use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::names::{INSTANCE_COPY_MANAGER, SERVER_COPY_MANAGER};
+use saatkond_domain::observed::Stored;
+use saatkond_domain::security_server::observed::IdentityFacts;
+use saatkond_domain::security_server::plan::{
+    AppliedSecurityServer, IdentityPlan, LeafPlan, SecurityServerPlan, StartCopyPlan,
+};
+use saatkond_pki::authority::Authority;
+use saatkond_wire::document::FORMAT;
+use saatkond_wire::identity::{Credential, Identity, SigningIdentity};
+use zeroize::Zeroizing;
+
+use super::trust_anchor::wipe;
+use super::{failure, objects};
+use crate::context::Context;
+use crate::error::Error;
+use crate::observe::security_server::Gathered;
+use crate::observe::{children, identity, keys};
+use crate::publisher::publish;
+use crate::signer;
+use crate::store::place;
+
+/// Carries it out as far as it goes. Returns what came of it, and why it ended early.
+pub async fn execute(
+    context: &Context,
+    gathered: &Gathered,
+    plan: &SecurityServerPlan,
+) -> (AppliedSecurityServer, Result<(), Error>) {
+    let mut applied = AppliedSecurityServer::default();
+    let ended = steps(context, gathered, plan, &mut applied).await;
+    if let Err(error) = &ended {
+        applied.failure = failure(error);
+        if error.is_forbidden() {
+            // The binding may be gone while its watch is still open: look again whether the namespace is admitted.
+            let _ = context.doubts.send(gathered.seen.namespace.name.clone());
+        }
+    }
+    (applied, ended)
+}
+
+async fn steps(
+    context: &Context,
+    gathered: &Gathered,
+    plan: &SecurityServerPlan,
+    applied: &mut AppliedSecurityServer,
+) -> Result<(), Error> {
+    let SecurityServerPlan {
+        finalizer: change,
+        identity,
+        configuration,
+        start_copy,
+        children,
+        forget,
+        deletions,
+        foreign: _, // told in the status
+        events: _,  // recorded by the driver, with those of the status
+        next_check: _,
+    } = plan;
+    let server = &gathered.seen.server;
+    let namespace = server.namespace().unwrap_or_default();
+    let api = objects::namespaced::<SecurityServer>(context, server);
+    if *change == FinalizerChange::Add {
+        objects::finalizer(&api, server, finalizer::SECURITY_SERVER, *change).await?;
+    }
+    if let Some(plan) = identity {
+        applied.identity = Some(store_identity(context, gathered, plan).await?);
+    }
+    let mut packed = gathered.configuration.packed.clone();
+    if let Some(publication) = configuration {
+        let cache = &context.caches.configurations;
+        let written = publish(context, publication, &gathered.keys, manager::SECURITY_SERVER, cache).await?;
+        packed = written.packed.clone();
+        applied.configuration = true;
+    }
+    copy(context, server, start_copy, &gathered.instance.packed, &packed).await?;
+    for child in children {
+        objects::child(context, &namespace, child).await?;
+    }
+    for pod_uid in forget {
+        objects::forget(context, server, pod_uid).await?;
+    }
+    for deletion in deletions {
+        objects::delete(context, deletion).await?;
+    }
+    if *change == FinalizerChange::Remove {
+        objects::finalizer(&api, server, finalizer::SECURITY_SERVER, *change).await?;
+        context.caches.forget_server(&place(&**server));
+    }
+    Ok(())
+}
+
+/// The authority of a generation that a plan names.
+pub async fn authority(context: &Context, anchor: &TrustAnchor, generation: u64) -> Result<Arc<Authority>, Error> {
+    keys::signing_authority(context, anchor, generation).await?.ok_or_else(|| Error::Sign {
+        doing: "issue a leaf",
+        source: format!("the key of authority {generation} is not at hand").into(),
+    })
+}
+
+/// Issues what is to be issued, keeps the rest, and writes all of it in one entry.
+async fn store_identity(context: &Context, gathered: &Gathered, plan: &IdentityPlan) -> Result<IdentityFacts, Error> {
+    let IdentityPlan { meta, server: id, issue_number, generation, authentication, signing, replaces } = plan;
+    let server = &gathered.seen.server;
+    let keeps = std::iter::once(authentication).chain(signing.iter().map(|(_, leaf)| leaf));
+    let mut old = None;
+    if keeps.clone().any(|leaf| matches!(leaf, LeafPlan::Keep)) {
+        old = identity::read_whole(context, server).await?.map(|(identity, _)| identity);
+    }
+    let lost = || Error::Sign { doing: "keep a leaf", source: "it is not in the Secret any more".into() };
+    let issuer = match &gathered.seen.anchor {
+        Some(anchor) if keeps.clone().any(|leaf| matches!(leaf, LeafPlan::Issue(_))) => {
+            Some(authority(context, anchor, *generation).await?)
+        }
+        _ => None,
+    };
+    let issue = |leaf: &LeafPlan, kept: Option<Credential>, usage: &str| -> Result<Credential, Error> {
+        match leaf {
+            LeafPlan::Keep => kept.ok_or_else(lost),
+            LeafPlan::Issue(order) => {
+                let authority = issuer.as_ref().ok_or_else(lost)?;
+                context.metrics.issued(usage);
+                signer::issue(authority, *generation, *issue_number, order, &*context.keys, &*context.chance)
+                    .map(|issued| issued.credential)
+            }
+        }
+    };
+    let mut identity = Identity {
+        format: FORMAT,
+        server: id.clone(),
+        issue_number: *issue_number,
+        authentication: issue(authentication, old.as_ref().map(|old| old.authentication.clone()), "authentication")?,
+        signing: Vec::with_capacity(signing.len()),
+    };
+    for (member, leaf) in signing {
+        let entries = old.iter().flat_map(|old| &old.signing);
+        let kept = entries.filter(|entry| entry.member == *member).map(|entry| entry.credential.clone()).next();
+        let credential = issue(leaf, kept, "signing")?;
+        identity.signing.push(SigningIdentity { member: member.clone(), credential });
+    }
+    let text = Zeroizing::new(serde_json::to_vec(&identity).map_err(Error::sign("write an identity"))?);
+    let mut metadata = meta.clone();
+    metadata.resource_version.clone_from(replaces);
+    let secret = Secret {
+        metadata,
+        data: Some(BTreeMap::from([(entry::IDENTITY.to_owned(), ByteString(text.to_vec()))])),
+        ..Secret::default()
+    };
+    let namespace = server.namespace().unwrap_or_default();
+    let name = meta.name.clone().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    let answer = if replaces.is_none() {
+        let params = PostParams { field_manager: Some(manager::SECURITY_SERVER.to_owned()), ..PostParams::default() };
+        api.create(&params, &secret).await
+    } else {
+        api.patch(&name, &PatchParams::apply(manager::SECURITY_SERVER).force(), &Patch::Apply(&secret)).await
+    };
+    wipe(secret);
+    let stored = answer.map_err(Error::api(format!("write Secret {namespace}/{name}")))?;
+    let version = stored.resource_version().unwrap_or_default();
+    wipe(stored);
+    let facts = identity::identity_facts(&identity, version.clone())
+        .map_err(|why| Error::Sign { doing: "read back what was issued", source: why.into() })?;
+    context.caches.identities.put(place(&**server), version, Stored::Present(facts.clone()));
+    Ok(facts)
+}
+
+/// Writes the start copies, each entry under a manager of its own.
+async fn copy(
+    context: &Context,
+    server: &SecurityServer,
+    plan: &StartCopyPlan,
+    instance: &Bytes,
+    configuration: &Bytes,
+) -> Result<(), Error> {
+    let StartCopyPlan { instance: instance_meta, server: server_meta } = plan;
+    let parts = [
+        (instance_meta, INSTANCE_COPY_MANAGER, entry::INSTANCE_CONFIGURATION, instance),
+        (server_meta, SERVER_COPY_MANAGER, entry::SERVER_CONFIGURATION, configuration),
+    ];
+    for (meta, manager, entry, packed) in parts {
+        if let Some(meta) = meta {
+            copy_entry(context, server, meta, manager, entry, packed).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn copy_entry(
+    context: &Context,
+    server: &SecurityServer,
+    meta: &ObjectMeta,
+    manager: &str,
+    entry: &str,
+    packed: &Bytes,
+) -> Result<(), Error> {
+    let map = ConfigMap {
+        metadata: meta.clone(),
+        binary_data: Some(BTreeMap::from([(entry.to_owned(), ByteString(packed.to_vec()))])),
+        ..ConfigMap::default()
+    };
+    let namespace = server.namespace().unwrap_or_default();
+    let name = meta.name.clone().unwrap_or_default();
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    let params = PatchParams::apply(manager).force();
+    let written = api.patch(&name, &params, &Patch::Apply(&map)).await;
+    let written = written.map_err(Error::api(format!("apply ConfigMap {namespace}/{name}")))?;
+    let mut copy = children::copy_of(&written.metadata);
+    let has = |name: &str| written.binary_data.as_ref().is_some_and(|data| data.contains_key(name));
+    copy.intact = has(saatkond_api::names::entry::INSTANCE_CONFIGURATION)
+        && has(saatkond_api::names::entry::SERVER_CONFIGURATION);
+    let version = written.resource_version().unwrap_or_default();
+    context.caches.start_copies.put(place(server), version, copy);
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! The link's TLS: its own leaf for each trust anchor, chosen by the name that the peer asks for, and the peer's leaf.
+//!
+//! A peer's certificate is taken with whatever chain it has: the handshake proves that the peer holds the key, and the
+//! key's hash is looked up among the registered ones for each request (see [`super::peers`]). So a change of authority
+//! never locks a process out of the channel that would bring it the new one.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use saatkond_api::names::link_server_name;
+use saatkond_pki::digest::sha256;
+use saatkond_wire::identity::Credential;
+use zeroize::Zeroizing;
+
+/// The entry of a trust anchor in the link's Secret, and the file that the link reads.
+#[must_use]
+pub fn entry_name(anchor: &str) -> String {
+    format!("{anchor}.json")
+}
+
+/// Why the link's own leaves cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The folder or a file in it cannot be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// What.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not a certificate with its key.
+    #[error("{file} is not a certificate with its key: {why}")]
+    Unusable {
+        /// Its name.
+        file: String,
+        /// Why, without any of its content.
+        why: &'static str,
+    },
+    /// rustls refused the settings.
+    #[error("failed to set TLS up")]
+    Setup(#[source] rustls::Error),
+}
+
+/// Names and contents of files.
+pub type Files = Vec<(String, Zeroizing<Vec<u8>>)>;
+
+fn hash(files: &Files) -> [u8; 32] {
+    let all: Vec<u8> =
+        files.iter().flat_map(|(name, bytes)| [sha256(name.as_bytes()), sha256(bytes)].concat()).collect();
+    sha256(&all)
+}
+
+/// The files of the mounted Secret, ordered: what changes when a leaf is renewed.
+pub fn read_files(folder: &Path) -> Result<Files, TlsError> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| TlsError::Read { path, source }
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
+        let path = entry.map_err(failed(folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        // The kubelet's own `..data` and its time-stamped folder are not entries.
+        if name.starts_with("..") || path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let bytes = Zeroizing::new(std::fs::read(&path).map_err(failed(&path))?);
+        files.push((name, bytes));
+    }
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(files)
+}
+
+/// Builds the whole configuration from the files. A new one starts with an empty store of tickets, so no session made
+/// under an old leaf is resumed under a new one.
+pub fn build(files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut leaves = HashMap::new();
+    for (file, bytes) in files {
+        let unusable = |why| TlsError::Unusable { file: file.clone(), why };
+        let anchor = file.strip_suffix(".json").ok_or(unusable("its name is not that of a trust anchor"))?;
+        let credential: Credential = serde_json::from_slice(bytes).map_err(|_| unusable("not a credential"))?;
+        leaves.insert(link_server_name(anchor), Arc::new(certified(&credential, &provider).map_err(unusable)?));
+    }
+    let verifier = Arc::new(KeyHolder { algorithms: provider.signature_verification_algorithms });
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(ByName { leaves }));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certified(credential: &Credential, provider: &CryptoProvider) -> Result<CertifiedKey, &'static str> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(credential.certificate.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|_| "the certificate is not PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(credential.key.expose().as_bytes()).map_err(|_| "the key is not PEM")?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| "the key is of no kind that is known")?;
+    let certified = CertifiedKey::new(chain, key);
+    // A leaf with another leaf's key would fail each handshake, with nothing to show why.
+    certified.keys_match().map_err(|_| "the key is not that of the certificate")?;
+    Ok(certified)
+}
+
+/// Chooses the leaf by the name asked for.
+#[derive(Debug)]
+struct ByName {
+    leaves: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.leaves.get(hello.server_name()?).cloned()
+    }
+}
+
+/// Takes every certificate whose key the peer holds.
+#[derive(Debug)]
+struct KeyHolder {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for KeyHolder {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// The configuration for new connections; absent until there is a leaf.
+#[derive(Default)]
+pub struct CurrentTls {
+    /// Hash of the files that it was built from: the keys in them need not be kept for a comparison.
+    files: std::sync::Mutex<Option<[u8; 32]>>,
+    config: ArcSwap<Option<Arc<ServerConfig>>>,
+}
+
+impl CurrentTls {
+    /// The configuration, if there is one.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<ServerConfig>> {
+        self.config.load().as_ref().clone()
+    }
+
+    /// Reads the folder and swaps the whole configuration when something in it has changed. What cannot be used keeps
+    /// the old one serving. Says whether it was swapped.
+    pub fn refresh(&self, folder: &Path) -> Result<bool, TlsError> {
+        let files = read_files(folder)?;
+        if files.is_empty() {
+            return Ok(false);
+        }
+        let hash = hash(&files);
+        let mut known = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *known == Some(hash) {
+            return Ok(false);
+        }
+        let config = build(&files)?;
+        self.config.store(Arc::new(Some(Arc::new(config))));
+        *known = Some(hash);
+        Ok(true)
+    }
+}

@@ -1,0 +1,53 @@
+//! The driver of Members: observe, plan, apply, status. A member has no children: what it declares stands in the
+//! configurations, which its trust anchor and its servers publish.
+
+use std::sync::Arc;
+
+use saatkond_api::Member;
+use saatkond_api::names::finalizer;
+use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::member::plan::{self, AppliedMember, MemberPlan};
+use saatkond_domain::member::status;
+
+use crate::context::Context;
+use crate::driver::Reconciled;
+use crate::error::Error;
+use crate::{apply, observe, status_writer};
+
+/// One look at one member.
+pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> Reconciled {
+    let place = (namespace.to_owned(), name.to_owned());
+    let Some(member) = context.world.members.get(namespace, name) else {
+        context.caches.forget_member(&place);
+        return Ok(None);
+    };
+    // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
+    let Some(namespace) = context.world.namespace(namespace) else { return Ok(None) };
+    let seen = observe::member::gather(context, member.clone(), namespace).await?;
+    let now = context.clock.now();
+    let todo = plan::plan(&seen, now);
+    let (applied, ended) = execute(context, &member, &todo).await;
+    let update = status::status(&seen, &applied, now);
+    let api = apply::objects::namespaced::<Member>(context, &member);
+    let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
+    let written = if gone {
+        Ok(false)
+    } else {
+        status_writer::write(&api, &*member, member.status.as_ref(), &update.status, &[]).await
+    };
+    ended?;
+    let events = if written? { [todo.events, update.events].concat() } else { todo.events };
+    context.recorder.record(&*member, &events).await;
+    Ok(Some(todo.next_check))
+}
+
+async fn execute(context: &Context, member: &Member, plan: &MemberPlan) -> (AppliedMember, Result<(), Error>) {
+    let MemberPlan { finalizer: change, events: _, next_check: _ } = plan;
+    let api = apply::objects::namespaced::<Member>(context, member);
+    let ended = apply::objects::finalizer(&api, member, finalizer::MEMBER, *change).await;
+    if ended.as_ref().is_err_and(Error::is_forbidden) {
+        let namespace = kube::ResourceExt::namespace(member).unwrap_or_default();
+        let _ = context.doubts.send(namespace);
+    }
+    (AppliedMember { failure: ended.as_ref().err().and_then(apply::failure) }, ended)
+}

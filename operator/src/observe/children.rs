@@ -1,0 +1,292 @@
+//! Looking at the objects that run a gateway.
+//!
+//! The watches show metadata alone. An object is read whole only when its version is one that was not looked at yet; what
+//! remains is whether it still says everything that was applied, and for a Deployment its status.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::DeploymentStatus;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::core::PartialObjectMeta;
+use saatkond_api::SecurityServer;
+use saatkond_api::names::{annotation, entry, label};
+use saatkond_domain::children::{Child, ChildKind, covers};
+use saatkond_domain::names::{COPIED_AT, INSTANCE_VERSION, SERVER_VERSION, label_value};
+use saatkond_domain::observed::{DeploymentFacts, InstanceCopy, ObservedChild, ObservedPod, ObservedStartCopy};
+use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
+use saatkond_wire::document;
+
+use super::caches::{CheckedChild, ListedPods};
+use crate::context::Context;
+use crate::error::Error;
+use crate::signer::AnchorKeys;
+
+/// The kinds of children.
+pub const KINDS: [ChildKind; 5] = [
+    ChildKind::ServiceAccount,
+    ChildKind::Service,
+    ChildKind::Deployment,
+    ChildKind::PodDisruptionBudget,
+    ChildKind::NetworkPolicy,
+];
+
+/// How the API server calls a kind.
+#[must_use]
+pub fn resource(kind: ChildKind) -> ApiResource {
+    let (group, name, plural) = match kind {
+        ChildKind::ServiceAccount => ("", "ServiceAccount", "serviceaccounts"),
+        ChildKind::Service => ("", "Service", "services"),
+        ChildKind::Deployment => ("apps", "Deployment", "deployments"),
+        ChildKind::PodDisruptionBudget => ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
+        ChildKind::NetworkPolicy => ("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+        ChildKind::ConfigMap => ("", "ConfigMap", "configmaps"),
+        ChildKind::Secret => ("", "Secret", "secrets"),
+    };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", name), plural)
+}
+
+/// Children of one kind in a namespace, of whatever content.
+pub fn api(context: &Context, kind: ChildKind, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(context.client.clone(), namespace, &resource(kind))
+}
+
+/// What is there of a server's children: those that the watches show, and whatever stands under the name of a wanted one.
+pub async fn observe(
+    context: &Context,
+    server: &SecurityServer,
+    wanted: &[Child],
+) -> Result<(Vec<ObservedChild>, Option<DeploymentFacts>), Error> {
+    let namespace = server.namespace().unwrap_or_default();
+    let uid = server.uid().unwrap_or_default();
+    let mut seen = Vec::new();
+    let mut deployment = None;
+    for kind in KINDS {
+        let shown = context.world.children_in(kind, &namespace);
+        let wanted: Vec<_> = wanted.iter().filter(|child| child.kind() == kind).collect();
+        for child in &wanted {
+            let meta = shown.iter().find(|meta| meta.name.as_deref() == Some(child.name()));
+            let facts = match meta {
+                Some(meta) => check(context, kind, &namespace, meta, Some(child)).await?,
+                // Not shown: it does not exist, or it has none of our labels. Only asking tells.
+                None => look(context, kind, &namespace, child.name(), Some(child)).await?,
+            };
+            let Some((found, facts)) = facts else { continue };
+            deployment = deployment.or(facts);
+            seen.push(found);
+        }
+        for meta in shown.iter().filter(|meta| is_of(meta, &uid, &server.name_any())) {
+            if wanted.iter().any(|child| meta.name.as_deref() == Some(child.name())) {
+                continue;
+            }
+            if let Some((found, facts)) = check(context, kind, &namespace, meta, None).await? {
+                deployment = deployment.or(facts);
+                seen.push(found);
+            }
+        }
+    }
+    Ok((seen, deployment))
+}
+
+fn is_of(meta: &ObjectMeta, uid: &str, name: &str) -> bool {
+    controller(meta) == Some(uid)
+        || meta
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(label::SECURITY_SERVER))
+            .is_some_and(|of| *of == label_value(name))
+}
+
+fn controller(meta: &ObjectMeta) -> Option<&str> {
+    let owners = meta.owner_references.iter().flatten();
+    owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str()).next()
+}
+
+type Found = Option<(ObservedChild, Option<DeploymentFacts>)>;
+
+/// A child that the watch shows.
+async fn check(
+    context: &Context,
+    kind: ChildKind,
+    namespace: &str,
+    meta: &ObjectMeta,
+    wanted: Option<&Child>,
+) -> Result<Found, Error> {
+    let name = meta.name.clone().unwrap_or_default();
+    let hash = applied_hash(meta);
+    let settled = wanted.is_none() || hash != wanted.map(Child::applied_hash);
+    let place = (kind, namespace.to_owned(), name.clone());
+    let version = meta.resource_version.as_deref().unwrap_or_default();
+    let known = context.caches.children.get(&place, version);
+    let known = known.filter(|known| settled || Some(known.wanted.as_str()) == hash);
+    match known {
+        Some(known) => Ok(Some((observed(kind, meta, known.intact), known.deployment))),
+        // Another one is wanted, or none: what it says is of no matter, but for the Deployment's status.
+        None if settled && kind != ChildKind::Deployment => Ok(Some((observed(kind, meta, false), None))),
+        None => look(context, kind, namespace, &name, wanted).await,
+    }
+}
+
+/// Reads a child whole and remembers what was learnt of it.
+async fn look(
+    context: &Context,
+    kind: ChildKind,
+    namespace: &str,
+    name: &str,
+    wanted: Option<&Child>,
+) -> Result<Found, Error> {
+    let answer = api(context, kind, namespace).get_opt(name).await;
+    let Some(object) = answer.map_err(Error::api(format!("read {kind} {namespace}/{name}")))? else { return Ok(None) };
+    let facts = learn(context, kind, &object, wanted);
+    Ok(Some((observed(kind, &object.metadata, facts.intact), facts.deployment)))
+}
+
+/// What a whole object says, kept for its version.
+pub fn learn(context: &Context, kind: ChildKind, object: &DynamicObject, wanted: Option<&Child>) -> CheckedChild {
+    let hash = applied_hash(&object.metadata);
+    let comparable = wanted.filter(|wanted| hash == Some(wanted.applied_hash()));
+    let live = serde_json::to_value(object).unwrap_or_default();
+    let facts = CheckedChild {
+        wanted: hash.unwrap_or_default().to_owned(),
+        intact: comparable.is_some_and(|wanted| covers(&live, &wanted.value())),
+        deployment: (kind == ChildKind::Deployment).then(|| deployment_facts(object)),
+    };
+    let place = (kind, object.namespace().unwrap_or_default(), object.name_any());
+    context.caches.children.put(place, object.resource_version().unwrap_or_default(), facts.clone());
+    facts
+}
+
+fn applied_hash(meta: &ObjectMeta) -> Option<&str> {
+    meta.annotations.as_ref().and_then(|all| all.get(annotation::APPLIED_HASH)).map(String::as_str)
+}
+
+fn observed(kind: ChildKind, meta: &ObjectMeta, intact: bool) -> ObservedChild {
+    ObservedChild {
+        kind,
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        controller: controller(meta).map(str::to_owned),
+        applied_hash: applied_hash(meta).map(str::to_owned),
+        intact,
+        deleting: meta.deletion_timestamp.is_some(),
+    }
+}
+
+fn deployment_facts(object: &DynamicObject) -> DeploymentFacts {
+    let status = object.data.get("status").cloned().unwrap_or_default();
+    let status: DeploymentStatus = serde_json::from_value(status).unwrap_or_default();
+    let hindered = status.conditions.iter().flatten().find(|condition| {
+        (condition.type_ == "Progressing" && condition.status == "False")
+            || (condition.type_ == "ReplicaFailure" && condition.status == "True")
+    });
+    DeploymentFacts {
+        observed: status.observed_generation >= object.metadata.generation && object.metadata.generation.is_some(),
+        replicas: status.replicas.unwrap_or(0),
+        updated: status.updated_replicas.unwrap_or(0),
+        ready: status.ready_replicas.unwrap_or(0),
+        message: hindered.and_then(|condition| condition.message.clone()),
+    }
+}
+
+/// The copy that the gateways start from.
+pub async fn start_copy(
+    context: &Context,
+    server: &SecurityServer,
+    keys: &AnchorKeys,
+) -> Result<Option<ObservedStartCopy>, Error> {
+    let namespace = server.namespace().unwrap_or_default();
+    let name = saatkond_domain::names::start_copy(&server.name_any());
+    let place = (namespace.clone(), server.name_any());
+    if let Some(meta) = context.world.child(ChildKind::ConfigMap, &namespace, &name) {
+        let version = meta.resource_version.as_deref().unwrap_or_default();
+        if let Some(known) = context.caches.start_copies.get(&place, version) {
+            return Ok(Some(known));
+        }
+    }
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    let answer = api.get_opt(&name).await;
+    let Some(map) = answer.map_err(Error::api(format!("read ConfigMap {namespace}/{name}")))? else { return Ok(None) };
+    let trusted: Vec<_> = keys.public_keys().into_iter().map(|(_, key)| key).collect();
+    let data = |name: &str| map.binary_data.as_ref().and_then(|data| data.get(name));
+    let mut copy = copy_of(&map.metadata);
+    // The bytes are signed: a copy that verifies and has the version that its annotation says is the one we wrote.
+    let instance = data(entry::INSTANCE_CONFIGURATION)
+        .and_then(|packed| document::open::<InstanceConfiguration>(&packed.0, &trusted).ok())
+        .is_some_and(|found| {
+            copy.instance.is_some_and(|said| {
+                said.version == found.payload.version && said.bundle_sequence == found.payload.bundle_sequence
+            })
+        });
+    let configuration = data(entry::SERVER_CONFIGURATION)
+        .and_then(|packed| document::open::<ServerConfiguration>(&packed.0, &trusted).ok())
+        .is_some_and(|found| copy.server_version == Some(found.payload.version));
+    copy.intact = instance && configuration;
+    context.caches.start_copies.put(place, map.resource_version().unwrap_or_default(), copy.clone());
+    Ok(Some(copy))
+}
+
+/// What the metadata of a start copy says; `intact` is left for who has seen its content.
+#[must_use]
+pub fn copy_of(meta: &ObjectMeta) -> ObservedStartCopy {
+    let says = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    let instance = || {
+        Some(InstanceCopy {
+            version: says(INSTANCE_VERSION)?.parse().ok()?,
+            bundle_sequence: says(annotation::BUNDLE_SEQUENCE)?.parse().ok()?,
+            written_at: says(COPIED_AT)?.parse().ok()?,
+        })
+    };
+    ObservedStartCopy {
+        uid: meta.uid.clone().unwrap_or_default(),
+        controller: controller(meta).map(str::to_owned),
+        instance: instance(),
+        server_version: says(SERVER_VERSION).and_then(|text| text.parse().ok()),
+        intact: false,
+    }
+}
+
+/// How long a list of pods counts while nothing says that it has changed, and while something does.
+const PODS_QUIET: Duration = Duration::from_mins(10);
+const PODS_MOVING: Duration = Duration::from_secs(5);
+
+/// The gateways' pods. Listed again when the Deployment has changed, and soon when a pod is ending or a receipt is of none.
+pub async fn pods(context: &Context, server: &SecurityServer) -> Result<Vec<ObservedPod>, Error> {
+    let namespace = server.namespace().unwrap_or_default();
+    let name = server.name_any();
+    let place = (namespace.clone(), name.clone());
+    let deployment = context.world.children_in(ChildKind::Deployment, &namespace);
+    let uid = server.uid().unwrap_or_default();
+    let deployment = deployment.iter().find(|meta| is_of(meta, &uid, &name));
+    let deployment = deployment.and_then(|meta| meta.resource_version.clone());
+    let now = context.clock.elapsed();
+    let known = context.caches.pods.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
+    if let Some(known) = known.filter(|known| known.deployment == deployment) {
+        let receipts = server.status.iter().flat_map(|status| &status.processes);
+        let orphan = receipts.into_iter().any(|receipt| !known.pods.iter().any(|pod| pod.uid == receipt.pod_uid));
+        let moving = orphan || known.pods.iter().any(|pod| pod.deleting);
+        let bound = if moving { PODS_MOVING } else { PODS_QUIET };
+        if now.saturating_sub(known.at) < bound {
+            return Ok(known.pods);
+        }
+    }
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
+    let params = ListParams::default().labels(&format!("{}={}", label::SECURITY_SERVER, label_value(&name)));
+    let listed =
+        api.list_metadata(&params).await.map_err(Error::api(format!("list the pods of {namespace}/{name}")))?;
+    let pods: Vec<_> = listed.items.iter().map(pod).collect();
+    let listed = ListedPods { deployment, at: now, pods: pods.clone() };
+    context.caches.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(place, listed);
+    Ok(pods)
+}
+
+fn pod(meta: &PartialObjectMeta<Pod>) -> ObservedPod {
+    ObservedPod {
+        name: meta.name_any(),
+        uid: meta.uid().unwrap_or_default(),
+        created: meta.creation_timestamp().map_or(jiff::Timestamp::UNIX_EPOCH, |at| at.0),
+        deleting: meta.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,210 @@
+//! Reading the Secrets of a trust anchor: its authorities and its configuration keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
+use saatkond_api::TrustAnchor;
+use saatkond_api::names::{self, MANAGED_BY, entry, label, role};
+use saatkond_api::v1alpha1::trust_anchor::SourceChoice;
+use saatkond_domain::children::ChildKind;
+use saatkond_domain::names::label_value;
+use saatkond_domain::observed::Stored;
+use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey};
+use saatkond_pki::authority::Authority;
+use saatkond_pki::configuration_key::ConfigurationKey;
+use saatkond_pki::key::KeyPair;
+use zeroize::Zeroizing;
+
+use crate::context::Context;
+use crate::error::{Error, chain};
+use crate::signer::AnchorKeys;
+
+/// The keys of a trust anchor. Read anew unless the watch shows exactly the Secrets that they were read from, and both
+/// configuration keys are among them: that something is absent is never taken from memory, since keys are made on it.
+pub async fn observe(context: &Context, anchor: &str, fresh: bool) -> Result<Arc<AnchorKeys>, Error> {
+    if let Some(keys) = context.signer.get(anchor).filter(|_| !fresh) {
+        let shown = shown(context, anchor);
+        if keys.read_from == shown && keys.document_signers.len() >= 2 {
+            return Ok(keys);
+        }
+    }
+    read(context, anchor).await
+}
+
+/// The Secrets of an anchor as the watch shows them: name and version.
+fn shown(context: &Context, anchor: &str) -> BTreeMap<String, String> {
+    let secrets = context.world.children_in(ChildKind::Secret, &context.settings.namespace);
+    let anchor = label_value(anchor);
+    let ours = secrets.iter().filter(|meta| {
+        let labels = meta.labels.as_ref();
+        let says = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+        says(label::TRUST_ANCHOR) == Some(&*anchor)
+            && matches!(says(label::ROLE), Some(role::AUTHORITY | role::CONFIGURATION_KEY))
+    });
+    ours.map(|meta| (meta.name.clone().unwrap_or_default(), meta.resource_version.clone().unwrap_or_default()))
+        .collect()
+}
+
+async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error> {
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let selector = format!(
+        "{}={},{} in ({},{})",
+        label::TRUST_ANCHOR,
+        label_value(anchor),
+        label::ROLE,
+        role::AUTHORITY,
+        role::CONFIGURATION_KEY
+    );
+    let listed = api.list(&ListParams::default().labels(&selector)).await;
+    let mut secrets = listed.map_err(Error::api(format!("list the keys of {anchor}")))?.items;
+    // Under these names keys are made: an object of theirs that has lost its labels must be seen as well.
+    let first = [
+        names::ca_secret(anchor, 1),
+        names::configuration_key_secret(anchor, 1),
+        names::configuration_key_secret(anchor, 2),
+    ];
+    for name in first {
+        if !secrets.iter().any(|secret| secret.name_any() == name) {
+            let secret = api.get_opt(&name).await.map_err(Error::api(format!("read Secret {name}")))?;
+            secrets.extend(secret);
+        }
+    }
+    let mut keys = AnchorKeys::default();
+    for secret in secrets {
+        take(&mut keys, anchor, secret);
+    }
+    keys.authorities.sort_by_key(|authority| authority.generation);
+    keys.configuration_keys.sort_by_key(|key| key.generation);
+    Ok(context.signer.put(anchor, keys))
+}
+
+/// Sorts one Secret in, by its name: labels can be edited, and under which name a key stands is what decides.
+fn take(keys: &mut AnchorKeys, anchor: &str, secret: Secret) {
+    let name = secret.name_any();
+    let generation_after = |prefix: String| name.strip_prefix(&prefix).and_then(|text| text.parse::<u64>().ok());
+    let version = secret.resource_version().unwrap_or_default();
+    if let Some(generation) = generation_after(format!("{anchor}-ca-")) {
+        let ours = is_ours(&secret, anchor, role::AUTHORITY);
+        let secret = if ours { authority(secret) } else { Stored::Foreign };
+        let secret = match secret {
+            Stored::Present(authority) => {
+                let certificate = authority.certificate().clone();
+                keys.signers.insert(generation, Arc::new(authority));
+                Stored::Present(certificate)
+            }
+            Stored::Absent => Stored::Absent,
+            Stored::Foreign => Stored::Foreign,
+            Stored::Unusable { why, resource_version } => Stored::Unusable { why, resource_version },
+        };
+        if ours {
+            keys.read_from.insert(name.clone(), version);
+        }
+        keys.authorities.push(ObservedAuthority { generation, secret });
+    } else if let Some(generation) = generation_after(format!("{anchor}-configuration-")) {
+        let ours = is_ours(&secret, anchor, role::CONFIGURATION_KEY);
+        let secret = match if ours { configuration_key(secret) } else { Stored::Foreign } {
+            Stored::Present(key) => {
+                let public = key.public();
+                keys.document_signers.insert(generation, Arc::new(key));
+                Stored::Present(public)
+            }
+            Stored::Absent => Stored::Absent,
+            Stored::Foreign => Stored::Foreign,
+            Stored::Unusable { why, resource_version } => Stored::Unusable { why, resource_version },
+        };
+        if ours {
+            keys.read_from.insert(name.clone(), version);
+        }
+        keys.configuration_keys.push(ObservedConfigurationKey { generation, secret });
+    }
+}
+
+/// Whether a Secret carries our labels for this part.
+fn is_ours(secret: &Secret, anchor: &str, part: &str) -> bool {
+    let says = |key: &str| secret.labels().get(key).map(String::as_str);
+    says(label::MANAGED_BY) == Some(MANAGED_BY)
+        && says(label::ROLE) == Some(part)
+        && says(label::TRUST_ANCHOR) == Some(&*label_value(anchor))
+}
+
+fn authority(mut secret: Secret) -> Stored<Authority> {
+    let resource_version = secret.resource_version().unwrap_or_default();
+    let (Some(certificate), Some(key)) = (text(&mut secret, entry::CA_CERTIFICATE), text(&mut secret, entry::CA_KEY))
+    else {
+        let why = format!("{} or {} is missing", entry::CA_CERTIFICATE, entry::CA_KEY);
+        return Stored::Unusable { why, resource_version };
+    };
+    match Authority::load(&certificate, &key) {
+        Ok(authority) => Stored::Present(authority),
+        Err(error) => Stored::Unusable { why: chain(&error), resource_version },
+    }
+}
+
+fn configuration_key(mut secret: Secret) -> Stored<ConfigurationKey> {
+    let resource_version = secret.resource_version().unwrap_or_default();
+    let Some(key) = text(&mut secret, entry::CONFIGURATION_KEY) else {
+        return Stored::Unusable { why: format!("{} is missing", entry::CONFIGURATION_KEY), resource_version };
+    };
+    match ConfigurationKey::from_pkcs8_pem(&key) {
+        Ok(key) => Stored::Present(key),
+        Err(error) => Stored::Unusable { why: chain(&error), resource_version },
+    }
+}
+
+/// Takes an entry out of a Secret, as text that is wiped when dropped.
+pub fn text(secret: &mut Secret, name: &str) -> Option<Zeroizing<String>> {
+    let ByteString(bytes) = secret.data.as_mut()?.remove(name)?;
+    let bytes = Zeroizing::new(bytes);
+    std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
+}
+
+/// An external source: the key that it names.
+pub async fn signing_key(context: &Context, anchor: &TrustAnchor) -> Result<ObservedSigningKey, Error> {
+    let Some(SourceChoice::External(external)) = anchor.spec.source.choice() else {
+        return Ok(ObservedSigningKey::NotNamed);
+    };
+    if external.signing_key_secret_ref.is_none() {
+        return Ok(ObservedSigningKey::NotNamed);
+    }
+    Ok(match external_key(context, anchor).await? {
+        None => ObservedSigningKey::Absent,
+        Some(Ok(key)) => ObservedSigningKey::Present { spki_sha256: key.spki_sha256().to_string() },
+        Some(Err(why)) => ObservedSigningKey::Unusable { why },
+    })
+}
+
+/// Reads the private key of an external source. The inner error says why it cannot be used.
+async fn external_key(context: &Context, anchor: &TrustAnchor) -> Result<Option<Result<KeyPair, String>>, Error> {
+    let Some(SourceChoice::External(external)) = anchor.spec.source.choice() else { return Ok(None) };
+    let Some(name) = external.signing_key_secret_ref.as_ref().map(|named| &named.name) else { return Ok(None) };
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let secret = api.get_opt(name).await.map_err(Error::api(format!("read Secret {name}")))?;
+    let Some(key) = secret.and_then(|mut secret| text(&mut secret, entry::CA_KEY)) else { return Ok(None) };
+    Ok(Some(KeyPair::from_pkcs8_pem(&key).map_err(|error| chain(&error))))
+}
+
+/// The authority of this generation, with its key, if it is at hand.
+pub async fn signing_authority(
+    context: &Context,
+    anchor: &TrustAnchor,
+    generation: u64,
+) -> Result<Option<Arc<Authority>>, Error> {
+    let Some(SourceChoice::External(external)) = anchor.spec.source.choice() else {
+        let keys = observe(context, &anchor.name_any(), false).await?;
+        return Ok(keys.signers.get(&generation).cloned());
+    };
+    // Which certificate has this generation stands in the status, by its serial number.
+    let serial = anchor.status.as_ref().and_then(|status| {
+        status.authorities.iter().find(|authority| authority.generation == generation).map(|found| found.serial.clone())
+    });
+    let Some(Ok(key)) = external_key(context, anchor).await? else { return Ok(None) };
+    let pem = key.to_pkcs8_pem();
+    let mut matching = external.certificates.iter().filter_map(|text| Authority::load(text.trim(), &pem).ok());
+    Ok(matching
+        .find(|authority| serial.as_ref().is_none_or(|serial| authority.certificate().facts().serial == *serial))
+        .map(Arc::new))
+}

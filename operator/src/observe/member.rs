@@ -1,0 +1,153 @@
+//! What is seen for one member.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use saatkond_api::Member;
+use saatkond_domain::member::observed::ObservedMember;
+use saatkond_domain::observed::{NamespaceAccess, ObservedDescription, ObservedDescriptions, ObservedNamespace};
+use serde_json::Value;
+
+use super::caches::ReadDescriptions;
+use super::documents::{ReadDocument, Unseen};
+use super::{candidate, documents, keys, policy};
+use crate::context::Context;
+use crate::error::Error;
+use crate::store::place;
+use crate::world::named_servers;
+
+/// How long descriptions count that were all found, and that were not: users' ConfigMaps are not watched.
+const FOUND: Duration = Duration::from_mins(5);
+const LACKING: Duration = Duration::from_secs(10);
+
+/// Gathers everything.
+pub async fn gather(
+    context: &Context,
+    member: Arc<Member>,
+    namespace: Arc<ObservedNamespace>,
+) -> Result<ObservedMember, Error> {
+    let world = &context.world;
+    let here = member.namespace().unwrap_or_default();
+    let spec = &member.spec;
+    let anchor = world.anchors.get("", &spec.trust_anchor_ref.name);
+    let instance = match &anchor {
+        Some(anchor) => {
+            let known = keys::observe(context, &anchor.name_any(), false).await?;
+            documents::instance(context, &anchor.name_any(), &known, Unseen::Absent).await?
+        }
+        None => Arc::new(ReadDocument::absent()),
+    };
+    let own = place(&*member);
+    let rivals = world.members.filter(|other| {
+        place(other) != own
+            && other.spec.trust_anchor_ref == spec.trust_anchor_ref
+            && other.spec.member_class == spec.member_class
+            && other.spec.member_code == spec.member_code
+    });
+    let named: BTreeSet<_> = named_servers(&member).collect();
+    let servers = world.servers.filter(|server| {
+        let at = place(server);
+        at.0 == here || named.contains(&at)
+    });
+    let owners: BTreeSet<_> = servers
+        .iter()
+        .filter(|server| server.namespace().as_deref() != Some(&*here))
+        .map(|server| (server.namespace().unwrap_or_default(), server.spec.member_ref.name.clone()))
+        .collect();
+    Ok(ObservedMember {
+        policy: policy::observe(context).await?,
+        instance: instance.published.clone(),
+        rivals: rivals.into_iter().map(|other| candidate(context, other)).collect(),
+        hosts: owners.iter().filter_map(|(namespace, name)| world.members.get(namespace, name)).collect(),
+        descriptions: descriptions(context, &member, &namespace).await?,
+        anchor,
+        servers,
+        namespace,
+        member,
+    })
+}
+
+async fn descriptions(
+    context: &Context,
+    member: &Member,
+    namespace: &ObservedNamespace,
+) -> Result<ObservedDescriptions, Error> {
+    let services = member.spec.subsystems.iter().flat_map(|subsystem| &subsystem.services);
+    let named: BTreeSet<_> = services
+        .filter_map(|service| service.openapi.as_ref())
+        .map(|openapi| (openapi.config_map_ref.name.clone(), openapi.config_map_ref.key.clone()))
+        .collect();
+    if named.is_empty() || namespace.access == NamespaceAccess::Denied {
+        return Ok(ObservedDescriptions::new());
+    }
+    let now = context.clock.elapsed();
+    let at = place(member);
+    let generation = member.metadata.generation;
+    let known = context.caches.descriptions.lock().unwrap_or_else(PoisonError::into_inner).get(&at).cloned();
+    if let Some(known) = known.filter(|known| known.generation == generation) {
+        let whole = known.found.values().all(|found| matches!(found, ObservedDescription::Read { .. }));
+        if now.saturating_sub(known.at) < if whole { FOUND } else { LACKING } {
+            return Ok(known.found);
+        }
+    }
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace.name);
+    let maps: BTreeSet<_> = named.iter().map(|(map, _)| map.clone()).collect();
+    let mut found = ObservedDescriptions::new();
+    for name in maps {
+        let map = api.get_opt(&name).await.map_err(Error::api(format!("read ConfigMap {}/{name}", namespace.name)))?;
+        for (_, key) in named.iter().filter(|(map, _)| *map == name) {
+            found.insert((name.clone(), key.clone()), describe(map.as_ref(), key));
+        }
+    }
+    let read = ReadDescriptions { generation, at: now, found: found.clone() };
+    context.caches.descriptions.lock().unwrap_or_else(PoisonError::into_inner).insert(at, read);
+    Ok(found)
+}
+
+/// Reads an OpenAPI document as far as it concerns us. YAML covers JSON.
+fn describe(map: Option<&ConfigMap>, key: &str) -> ObservedDescription {
+    let text = map.and_then(|map| {
+        let text = map.data.as_ref().and_then(|data| data.get(key).cloned());
+        text.or_else(|| {
+            let bytes = map.binary_data.as_ref()?.get(key)?;
+            String::from_utf8(bytes.0.clone()).ok()
+        })
+    });
+    let Some(text) = text else { return ObservedDescription::Absent };
+    match serde_saphyr::from_str::<Value>(&text) {
+        Err(error) => {
+            let why: String = error.to_string().lines().next().unwrap_or_default().chars().take(200).collect();
+            ObservedDescription::Unreadable { why }
+        }
+        Ok(document) => ObservedDescription::Read {
+            version: document.get("openapi").and_then(Value::as_str).map(str::to_owned),
+            has_paths: document.get("paths").is_some_and(Value::is_object),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(text: &str) -> ConfigMap {
+        ConfigMap { data: Some([("k".to_owned(), text.to_owned())].into()), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn descriptions_are_read_as_json_and_as_yaml() {
+        let read = ObservedDescription::Read { version: Some("3.0.3".into()), has_paths: true };
+        for text in [r#"{"openapi": "3.0.3", "paths": {}}"#, "openapi: 3.0.3\npaths:\n  /a: {}\n"] {
+            assert_eq!(describe(Some(&map(text)), "k"), read, "{text}");
+        }
+        assert_eq!(describe(None, "k"), ObservedDescription::Absent);
+        assert_eq!(describe(Some(&map("a: 1")), "other"), ObservedDescription::Absent);
+        assert!(matches!(describe(Some(&map("a: [")), "k"), ObservedDescription::Unreadable { .. }));
+        let bare = ObservedDescription::Read { version: None, has_paths: false };
+        assert_eq!(describe(Some(&map("just text")), "k"), bare);
+    }
+}

@@ -1,0 +1,49 @@
+//! The driver of SecurityServers: observe, plan, apply, status.
+
+use std::sync::Arc;
+
+use saatkond_api::SecurityServer;
+use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::security_server::{plan, status};
+
+use crate::context::Context;
+use crate::driver::Reconciled;
+use crate::{apply, observe, status_writer};
+
+/// Fields of the status that the link writes.
+const RECEIPTS: &[&str] = &["processes"];
+
+/// One look at one security server.
+pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> Reconciled {
+    let place = (namespace.to_owned(), name.to_owned());
+    let Some(server) = context.world.servers.get(namespace, name) else {
+        context.caches.forget_server(&place);
+        return Ok(None);
+    };
+    // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
+    let Some(namespace) = context.world.namespace(namespace) else { return Ok(None) };
+    let mut gathered = observe::security_server::gather(context, server.clone(), namespace).await?;
+    let now = context.clock.now();
+    // As if no child were there: what the plan then applies is what there should be, and what children are compared with.
+    let wanted = plan::plan(&gathered.seen, now).children;
+    let granted = gathered.seen.namespace.access == saatkond_domain::observed::NamespaceAccess::Granted;
+    if granted {
+        let (children, deployment) = observe::children::observe(context, &server, &wanted).await?;
+        gathered.seen.children = children;
+        gathered.seen.deployment = deployment;
+    }
+    let todo = plan::plan(&gathered.seen, now);
+    let (applied, ended) = apply::security_server::execute(context, &gathered, &todo).await;
+    let update = status::status(&gathered.seen, &todo, &applied, now);
+    let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
+    let api = apply::objects::namespaced::<SecurityServer>(context, &server);
+    let written = if gone {
+        Ok(false)
+    } else {
+        status_writer::write(&api, &*server, server.status.as_ref(), &update.status, RECEIPTS).await
+    };
+    ended?;
+    let events = if written? { [todo.events, update.events].concat() } else { todo.events };
+    context.recorder.record(&*server, &events).await;
+    Ok(Some(todo.next_check))
+}

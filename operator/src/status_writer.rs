@@ -1,0 +1,49 @@
+//! Writing status: one writer, one field manager, only when something has changed.
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Resource, ResourceExt as _};
+use saatkond_api::names::{API_VERSION, manager};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+
+/// Writes the whole status that the controller owns, if it differs from what stands. `left` names the fields that others
+/// write: they are neither compared nor applied.
+pub async fn write<K, S>(
+    api: &Api<K>,
+    object: &K,
+    standing: Option<&S>,
+    wanted: &S,
+    left: &[&str],
+) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    S: Serialize,
+{
+    let without = |status: &S| {
+        let mut value = serde_json::to_value(status).unwrap_or_default();
+        if let Value::Object(fields) = &mut value {
+            left.iter().for_each(|field| drop(fields.remove(*field)));
+        }
+        value
+    };
+    let wanted = without(wanted);
+    if standing.map(without).unwrap_or_else(|| json!({})) == wanted {
+        return Ok(false);
+    }
+    let name = object.name_any();
+    let kind = K::kind(&());
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        // The UID: a new object of the same name has a status of its own.
+        "metadata": {"name": name, "uid": object.uid()},
+        "status": wanted,
+    });
+    let params = PatchParams::apply(manager::STATUS).force();
+    let doing = format!("write the status of {kind} {name}");
+    api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api(doing))?;
+    Ok(true)
+}

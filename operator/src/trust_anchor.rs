@@ -1,0 +1,36 @@
+//! The driver of TrustAnchors: observe, plan, apply, status.
+
+use std::sync::Arc;
+
+use kube::api::Api;
+use saatkond_api::TrustAnchor;
+use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::trust_anchor::{plan, status};
+
+use crate::context::Context;
+use crate::driver::Reconciled;
+use crate::{apply, observe, status_writer};
+
+/// One look at one trust anchor.
+pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
+    let Some(anchor) = context.world.anchors.get("", name) else {
+        context.signer.forget(name);
+        return Ok(None);
+    };
+    let seen = observe::trust_anchor::gather(context, anchor.clone()).await?;
+    let now = context.clock.now();
+    let todo = plan::plan(&seen, now);
+    let (applied, ended) = apply::trust_anchor::execute(context, &anchor, &todo).await;
+    let update = status::status(&seen, &todo, &applied, now);
+    let api: Api<TrustAnchor> = Api::all(context.client.clone());
+    let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
+    let written = if gone {
+        Ok(false)
+    } else {
+        status_writer::write(&api, &*anchor, anchor.status.as_ref(), &update.status, &[]).await
+    };
+    ended?;
+    let events = if written? { [todo.events, update.events].concat() } else { todo.events };
+    context.recorder.record(&*anchor, &events).await;
+    Ok(Some(todo.next_check))
+}
