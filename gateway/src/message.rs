@@ -55,21 +55,37 @@ impl MessageReader {
             if let Some(event) = self.reader.next()? {
                 return Ok(event);
             }
-            let frame = match self.silence {
-                Some(silence) => timeout(silence, self.body.frame()).await.map_err(|_| ReadError::Silent)?,
-                None => self.body.frame().await,
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.reader.push(data);
-                    }
+            if !self.more().await? {
+                self.reader.finish()?;
+                return Err(EnvelopeError::Order.into());
+            }
+        }
+    }
+
+    /// Waits for the end of the body after the signature. Anything that follows it voids the message.
+    pub async fn end(&mut self) -> Result<(), ReadError> {
+        loop {
+            self.reader.next()?;
+            if !self.more().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads on; `false` at the end of the body.
+    async fn more(&mut self) -> Result<bool, ReadError> {
+        let frame = match self.silence {
+            Some(silence) => timeout(silence, self.body.frame()).await.map_err(|_| ReadError::Silent)?,
+            None => self.body.frame().await,
+        };
+        match frame {
+            None => Ok(false),
+            Some(Err(error)) => Err(ReadError::Broken(chain(&error))),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.reader.push(data);
                 }
-                Some(Err(error)) => return Err(ReadError::Broken(chain(&error))),
-                None => {
-                    self.reader.finish()?;
-                    return Err(EnvelopeError::Order.into());
-                }
+                Ok(true)
             }
         }
     }

@@ -166,6 +166,7 @@ impl Incoming {
                 Ok(Some(piece))
             }
             Event::Signature(signature) => {
+                self.reader.end().await.map_err(|error| unreadable(&error))?;
                 let digests = message::digests(&self.rest, std::mem::take(&mut self.digest).finish());
                 let provider = &self.expected.service.client;
                 let server = &self.expected.server;

@@ -243,6 +243,7 @@ async fn verified(
             Event::Rest(_) => return Err(Failure::server(Cause::MimeParsingFailed, "a second REST part")),
         }
     };
+    reader.end().await.map_err(|error| unreadable(&error))?;
     let digests = message::digests(rest, digest.finish());
     // Judged by what is in force when the signature is at hand: a long upload may have outlived a bundle.
     let current = context.state.current().unwrap_or_else(|| in_force.clone());

@@ -6,7 +6,10 @@
 mod errors;
 mod headers;
 mod http_layer;
+mod lifecycle;
+mod memory;
 mod methods;
+mod peers;
 mod rights;
 mod support;
 mod url;

@@ -48,7 +48,6 @@ pub struct Federation {
     pub authority: Authority,
     pub generation: u32,
     pub key: ConfigurationKey,
-    pub next_key: ConfigurationKey,
     pub instance: InstanceConfiguration,
     root: TempDir,
 }
@@ -124,7 +123,7 @@ impl Federation {
             servers: Vec::new(),
             global_groups: Vec::new(),
         };
-        Self { authority, generation: 1, key, next_key, instance, root: TempDir::new().unwrap() }
+        Self { authority, generation: 1, key, instance, root: TempDir::new().unwrap() }
     }
 
     /// Registers a server. `clients` are served besides the owner.

@@ -116,7 +116,7 @@ fn echo(asked: &Asked) -> Value {
 /// Answers; whether the connection stays open.
 async fn answer(stream: &mut TcpStream, asked: &Asked) -> bool {
     let path = asked.target.split('?').next().unwrap();
-    let path = path.strip_prefix("/v2").unwrap_or(path);
+    let path = ["/v2", "/A", "/B"].iter().find_map(|base| path.strip_prefix(base)).unwrap_or(path);
     let is_head = asked.method == "HEAD";
     let simple = |status: &str, headers: &str, body: &[u8]| {
         let mut out = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).into_bytes();

@@ -4,6 +4,9 @@ pub mod base;
 pub mod federation;
 pub mod http;
 pub mod information_system;
+pub mod link;
+pub mod pair;
+pub mod rogue;
 
 use std::time::{Duration, Instant};
 

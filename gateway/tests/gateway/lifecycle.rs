@@ -1,0 +1,342 @@
+//! Starting, hot swaps under load, receipts, expiry, probes, draining (checklist T167, T169, T201, T202; design §6.2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use saatkond_wire::configuration::AuthorityEntry;
+use saatkond_wire::document;
+
+use crate::support::eventually;
+use crate::support::federation::{authority, consumer, member, replace, whole};
+use crate::support::http::{raw, request};
+use crate::support::link::FakeLink;
+use crate::support::pair::{PETS, Pair};
+use crate::support::rogue::{Client, authentication, rest, signed, signing};
+
+async fn probe(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let response = raw(address, &request("GET", path, &[], None)).await;
+    (response.status, response.text())
+}
+
+#[tokio::test]
+async fn t201_probes_and_metrics() {
+    let pair = Pair::start().await;
+    assert_eq!(pair.call(PETS).await.status, 200);
+    assert_eq!(probe(pair.ss2.admin, "/livez").await.0, 200);
+    assert_eq!(probe(pair.ss2.admin, "/readyz").await.0, 200);
+    let metrics = probe(pair.ss2.admin, "/metrics").await.1;
+    assert!(metrics.contains("saatkond_gateway_exchanges_total{side=\"client\",outcome=\"ok\"} 1"), "{metrics}");
+    assert!(metrics.contains("saatkond_gateway_bundle_sequence 1"), "{metrics}");
+    assert!(!metrics.contains("pets") && !metrics.contains("200"), "nothing that a caller chooses: {metrics}");
+    assert_eq!(probe(pair.ss2.admin, "/other").await.0, 404);
+}
+
+#[tokio::test]
+async fn t167_t202_an_expired_configuration_stops_calls_until_there_is_a_fresh_one() {
+    let mut pair = Pair::start().await;
+    // Expires while the gateways run; a fresh one comes by the mount.
+    pair.federation.instance.expires_at = Timestamp::now() + SignedDuration::from_millis(1500);
+    pair.publish();
+    let state = || (pair.ss1.metrics(), pair.ss2.metrics());
+    let outdated = async || pair.call(PETS).await.has("X-Road-Error");
+    eventually("the consumer says so", state, outdated).await;
+    pair.call(PETS).await.assert_error("server.clientproxy.global_conf_outdated");
+    assert_eq!(probe(pair.ss1.admin, "/readyz").await, (503, "Global configuration is expired\n".into()));
+    let own = &pair.federation.authority;
+    let mut client = Client::connect(pair.ss1.server_address, Some(&authentication(own, &pair.ss2.id))).await.unwrap();
+    let message = signed(&rest("GET", PETS, &consumer()), b"", &signing(own, &member("200"), &pair.ss2.id));
+    assert_eq!(client.exchange(message).await.unwrap().fault(), "server.serverproxy.global_conf_outdated");
+    pair.federation.instance.expires_at = Timestamp::now() + SignedDuration::from_hours(1);
+    pair.publish();
+    let state = || (pair.ss1.metrics(), pair.ss2.metrics());
+    eventually("served again", state, async || pair.call(PETS).await.status == 200).await;
+    assert_eq!(probe(pair.ss1.admin, "/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn t169_a_bad_update_changes_nothing_and_is_counted() {
+    let mut pair = Pair::start().await;
+    let good = pair.federation.packed_instance();
+    let other = authority(3);
+    let mut cases: Vec<(&str, Vec<u8>)> = vec![("document", b"no document".to_vec())];
+    let base = pair.federation.instance.clone();
+    let with = |change: &dyn Fn(&mut saatkond_wire::configuration::InstanceConfiguration)| {
+        let mut changed = base.clone();
+        changed.version += 5;
+        change(&mut changed);
+        document::sign(&changed, &pair.federation.key).unwrap().packed
+    };
+    cases.push(("expired", with(&|c| c.expires_at = Timestamp::now() - SignedDuration::from_secs(1))));
+    cases.push(("other_server", with(&|c| c.instance = "OTHER".into())));
+    cases.push(("sequence_back", with(&|c| c.bundle_sequence = 0)));
+    cases.push(("bundle", with(&|c| c.bundle[0].certificate = "no certificate".into())));
+    cases.push(("bundle", with(&|c| c.bundle.clear())));
+    cases.push(("format", with(&|c| c.format = 99)));
+    let same_number = |c: &mut saatkond_wire::configuration::InstanceConfiguration| {
+        c.version = base.version;
+        c.members.clear();
+    };
+    cases.push(("conflict", with(&same_number)));
+    cases.push(("conflict", with(&|c| c.bundle[0].certificate = other.certificate().to_pem())));
+    let stranger = saatkond_pki::configuration_key::ConfigurationKey::generate().unwrap();
+    cases.push(("document", document::sign(&base, &stranger).unwrap().packed));
+    let mut conflicts = 0;
+    for (reason, bytes) in cases {
+        conflicts += usize::from(reason == "conflict");
+        replace(&pair.ss1.dir.join("configuration/instance.jws.gz"), &bytes);
+        let counted = || {
+            let metrics = pair.ss1.metrics();
+            let line =
+                metrics.lines().find(|line| line.contains(&format!("updates_rejected_total{{reason=\"{reason}\"")));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).unwrap_or(0)
+        };
+        let expected = if reason == "conflict" { conflicts } else { 1 };
+        eventually(reason, || pair.ss1.metrics(), async || counted() >= expected).await;
+        assert!(pair.ss1.metrics().contains("instance_version 1"), "{reason}");
+        assert_eq!(pair.call(PETS).await.status, 200, "{reason}");
+    }
+    replace(&pair.ss1.dir.join("configuration/instance.jws.gz"), &good);
+    // An identity whose key is of another leaf, or another server's.
+    let mut torn = pair.federation.identity(&pair.ss1);
+    torn.authentication.key = torn.signing[0].credential.key.clone();
+    pair.ss1.write_identity(&torn);
+    let rejected = || pair.ss1.metrics();
+    let counted = async || pair.ss1.metrics().contains("updates_rejected_total{reason=\"identity\"}");
+    eventually("a torn identity is refused", rejected, counted).await;
+    pair.ss1.write_identity(&pair.federation.identity(&pair.ss2));
+    let counted = async || pair.ss1.metrics().contains("updates_rejected_total{reason=\"other_server\"} 2");
+    eventually("another server's identity is refused", rejected, counted).await;
+    assert_eq!(pair.call(PETS).await.status, 200);
+    pair.publish();
+    let rejected = || pair.ss1.metrics();
+    let newer = async || pair.ss1.metrics().contains("instance_version 2");
+    eventually("a good one is taken up after all that", rejected, newer).await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_back_ends_at_once() {
+    let mut pair = Pair::start().await;
+    assert_eq!(pair.call(PETS).await.status, 200);
+    let services = &mut pair.ss1.server.clients.iter_mut().find(|client| !client.services.is_empty()).unwrap().services;
+    services[0].access.clear();
+    pair.ss1.server.version += 1;
+    pair.federation.write_server(&pair.ss1);
+    let state = || pair.ss1.metrics();
+    eventually("denied", state, async || pair.call(PETS).await.has("X-Road-Error")).await;
+    pair.call(PETS).await.assert_error("server.serverproxy.access_denied");
+}
+
+#[tokio::test]
+async fn a_server_that_is_taken_out_is_refused_on_its_open_connections() {
+    let mut pair = Pair::start().await;
+    assert_eq!(pair.call(PETS).await.status, 200);
+    let own = &pair.federation.authority;
+    let mut client = Client::connect(pair.ss1.server_address, Some(&authentication(own, &pair.ss2.id))).await.unwrap();
+    let message = || signed(&rest("GET", PETS, &consumer()), b"", &signing(own, &member("200"), &pair.ss2.id));
+    assert!(client.exchange(message()).await.unwrap().events.len() > 1);
+    let message = message();
+    pair.federation.instance.servers.retain(|server| server.server_code != "SS2");
+    pair.federation.instance.version += 1;
+    pair.federation.write_instance(&pair.ss1);
+    let state = || pair.ss1.metrics();
+    eventually("taken up", state, async || pair.ss1.metrics().contains("instance_version 2")).await;
+    let fault = client.exchange(message).await.unwrap();
+    assert_eq!(fault.fault(), "server.serverproxy.service_failed.ssl_authentication_failed");
+}
+
+/// Calls without pause until told to stop; counts what failed.
+fn load(pair: &Pair, stop: &Arc<AtomicBool>) -> (Vec<tokio::task::JoinHandle<()>>, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let (served, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let callers = (0..4)
+        .map(|_| {
+            let (stop, served, failed, address) = (stop.clone(), served.clone(), failed.clone(), pair.ss2.client);
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let bytes = request("GET", PETS, &[("X-Road-Client", "INST/GOV/200/CONS")], None);
+                    let response = raw(address, &bytes).await;
+                    if response.status == 200 {
+                        served.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        eprintln!("failed: {}", response.text());
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    (callers, served, failed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_leaves_and_authorities_are_rotated() {
+    let mut pair = Pair::start().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (callers, served, failed) = load(&pair, &stop);
+    let progress = async |served: &AtomicUsize| {
+        let before = served.load(Ordering::Relaxed);
+        eventually(
+            "calls go on",
+            || failed.load(Ordering::Relaxed),
+            async || served.load(Ordering::Relaxed) > before + 20,
+        )
+        .await;
+    };
+    progress(&served).await;
+    // Leaves of the same authority, on both sides.
+    for _ in 0..2 {
+        pair.ss1.issue += 1;
+        pair.federation.write_identity(&pair.ss1);
+        progress(&served).await;
+        pair.ss2.issue += 1;
+        pair.federation.write_identity(&pair.ss2);
+        progress(&served).await;
+    }
+    // A re-key: trust both, then sign with the new, then trust the new alone.
+    let new = authority(2);
+    let entry = AuthorityEntry { generation: 2, certificate: new.certificate().to_pem() };
+    pair.federation.instance.bundle.push(entry);
+    let step = async |pair: &mut Pair| {
+        pair.federation.instance.bundle_sequence += 1;
+        pair.publish();
+        let line = format!("bundle_sequence {}", pair.federation.instance.bundle_sequence);
+        let both = async || pair.ss1.metrics().contains(&line) && pair.ss2.metrics().contains(&line);
+        eventually("both have it", || (pair.ss1.metrics(), pair.ss2.metrics()), both).await;
+    };
+    step(&mut pair).await;
+    progress(&served).await;
+    pair.federation.authority = new;
+    pair.federation.generation = 2;
+    pair.federation.instance.signing_generation = 2;
+    step(&mut pair).await;
+    pair.ss1.issue += 1;
+    pair.ss2.issue += 1;
+    pair.federation.write_identity(&pair.ss1);
+    pair.federation.write_identity(&pair.ss2);
+    let issued = |site: &crate::support::federation::Site| site.gateway.as_ref().unwrap().context.state.at_hand().2;
+    let expected = (pair.ss1.issue, pair.ss2.issue);
+    let both = async || (issued(&pair.ss1), issued(&pair.ss2)) == expected;
+    eventually("both have new leaves", || (pair.ss1.metrics(), pair.ss2.metrics()), both).await;
+    progress(&served).await;
+    pair.federation.instance.bundle.remove(0);
+    step(&mut pair).await;
+    progress(&served).await;
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "of {}", served.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn the_poll_is_the_receipt_and_comes_after_the_swap() {
+    let mut pair = Pair::declare().await;
+    let link = FakeLink::start(&pair.federation, 0).await;
+    pair.federation.start(&mut pair.ss1).await;
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    // What is published is newer than what is mounted: the gateway must not serve before it has it.
+    pair.federation.instance.version = 7;
+    link.publish(pair.federation.packed_instance(), 7);
+    link.publish_server(pair.federation.packed_server(&pair.ss2), 1);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    settings.link_url = link.url();
+    pair.ss2.start(settings.clone()).await;
+    assert!(pair.ss2.metrics().contains("instance_version 7"));
+    let seen = || link.polls();
+    let receipt = async |version: u64| {
+        let found =
+            async || link.polls().iter().any(|p| p.loaded.as_ref().is_some_and(|l| l.instance_version == version));
+        eventually("a receipt", seen, found).await;
+    };
+    receipt(7).await;
+    let polls = link.polls();
+    assert!(polls[0].loaded.is_none() && polls[0].wait_seconds == 0, "a starting process has loaded nothing");
+    assert_eq!((polls[0].have_instance_version, polls[0].process.incarnation), (1, 1));
+    // A publication: the next poll says that it is loaded, and it is.
+    pair.federation.instance.version = 8;
+    pair.federation.instance.bundle_sequence = 2;
+    pair.federation
+        .instance
+        .bundle
+        .push(AuthorityEntry { generation: 2, certificate: authority(2).certificate().to_pem() });
+    link.publish(pair.federation.packed_instance(), 8);
+    receipt(8).await;
+    let last = link.polls().pop().unwrap().loaded.unwrap();
+    let in_force = pair.ss2.gateway.as_ref().unwrap().context.state.current().unwrap();
+    assert_eq!((last.bundle_sequence, &last.bundle_hash), (2, &in_force.bundle.hash()));
+    assert_eq!(last.leaf_serial, in_force.identity.authentication.facts.serial);
+    // A change that comes by the mount is stated at once too.
+    pair.ss2.issue += 1;
+    pair.federation.write_identity(&pair.ss2);
+    let stated = async || link.polls().iter().any(|p| p.loaded.as_ref().is_some_and(|l| l.leaf_issue_number == 2));
+    eventually("the new leaf is stated", seen, stated).await;
+    // Restarted in place with the mounts of before: it never falls behind what it has stated.
+    pair.ss2.stop().await;
+    assert_eq!(link.goodbyes(), [1]);
+    drop(link);
+    settings.link_url = "https://127.0.0.1:1".parse().unwrap();
+    pair.ss2.start(settings).await;
+    assert!(pair.ss2.metrics().contains("instance_version 8"), "{}", pair.ss2.metrics());
+}
+
+#[tokio::test]
+async fn a_link_that_is_no_link_is_not_believed() {
+    let mut pair = Pair::declare().await;
+    let mut imposter = Pair::declare().await;
+    imposter.federation.instance.version = 9;
+    let link = FakeLink::start(&imposter.federation, 0).await;
+    link.publish(imposter.federation.packed_instance(), 9);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    settings.link_url = link.url();
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    pair.ss2.start(settings).await;
+    assert!(pair.ss2.metrics().contains("instance_version 1"));
+    assert!(pair.ss2.metrics().contains("peers_refused_total{reason=\"unknown_issuer\"}"));
+    assert!(link.polls().is_empty());
+}
+
+#[tokio::test]
+async fn a_start_without_the_link_takes_the_newer_document_of_a_peer() {
+    let mut pair = Pair::start().await;
+    pair.ss2.stop().await;
+    pair.federation.instance.version = 5;
+    pair.federation.write_instance(&pair.ss1);
+    let state = || pair.ss1.metrics();
+    eventually("the peer has it", state, async || pair.ss1.metrics().contains("instance_version 5")).await;
+    let mut settings = pair.federation.settings(&pair.ss2);
+    // It would wait for ever for a peer, and has one.
+    settings.alone_after = Duration::from_secs(3600);
+    pair.ss2.start(settings).await;
+    assert!(pair.ss2.metrics().contains("instance_version 5"));
+    assert!(pair.ss2.metrics().contains("started_alone 0"));
+    assert_eq!(pair.call(PETS).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_drain_lets_calls_under_way_end_and_takes_no_new_ones() {
+    let mut pair = Pair::declare().await;
+    let url = format!("http://{}/v2", pair.system.address);
+    pair.ss1.service(&crate::support::federation::provider(), "slow", &url, vec![whole(consumer())]);
+    pair.federation.start(&mut pair.ss1).await;
+    pair.federation.start(&mut pair.ss2).await;
+    let address = pair.ss2.client;
+    let under_way = tokio::spawn(async move {
+        let target = "/r1/INST/GOV/100/PROV/slow/drip";
+        raw(address, &request("GET", target, &[("X-Road-Client", "INST/GOV/200/CONS")], None)).await
+    });
+    let state = || pair.system.asked("/drip");
+    eventually("the call is under way", state, async || !pair.system.asked("/drip").is_empty()).await;
+    let admin = pair.ss2.admin;
+    let gateway = pair.ss2.gateway.clone().unwrap();
+    let draining = tokio::spawn(async move { gateway.drain().await });
+    let not_ready = async || probe(admin, "/readyz").await == (503, "Draining\n".into());
+    eventually("not ready", || (), not_ready).await;
+    assert_eq!(under_way.await.unwrap().text(), "drips");
+    draining.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

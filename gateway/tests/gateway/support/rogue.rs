@@ -1,0 +1,259 @@
+//! Peers that do as a test says: a client and a server of port 5500 that check nothing themselves.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::{SignedDuration, Timestamp};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use saatkond_gateway::frames::{Event, Reader, body_frames, frame};
+use saatkond_gateway::message;
+use saatkond_gateway::request::hash::sha512;
+use saatkond_gateway::request::headers::Line;
+use saatkond_gateway::request::rest_part::RequestPart;
+use saatkond_pki::authority::Authority;
+use saatkond_pki::evidence::SigningCredential;
+use saatkond_pki::key::KeyPair;
+use saatkond_pki::leaf::Usage;
+use saatkond_pki::pem;
+use saatkond_wire::exchange::{CONTENT_TYPE, EXCHANGE_PATH, Kind};
+use saatkond_wire::identifier::{ClientId, MemberId, ServerId};
+use saatkond_wire::leaf_name::LeafName;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::federation::issue;
+
+pub type Leaf = (String, KeyPair);
+
+pub fn authentication(authority: &Authority, server: &ServerId) -> Leaf {
+    let name = LeafName::Authentication { server: server.clone(), issue: 1 };
+    issue(authority, Usage::Authentication, &name, &["x.example"], Timestamp::now(), SignedDuration::from_hours(1))
+}
+
+pub fn signing(authority: &Authority, member: &MemberId, server: &ServerId) -> SigningCredential {
+    let name = LeafName::Signing { member: member.clone(), server: server.clone(), issue: 1 };
+    let (leaf, key) = issue(authority, Usage::Signing, &name, &[], Timestamp::now(), SignedDuration::from_hours(1));
+    SigningCredential::from_pem(&leaf, &key.to_pkcs8_pem()).unwrap()
+}
+
+fn der(leaf: &Leaf) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = vec![CertificateDer::from(pem::single(&leaf.0, pem::CERTIFICATE).unwrap().to_vec())];
+    (chain, PrivatePkcs8KeyDer::from(leaf.1.pkcs8_der().to_vec()).into())
+}
+
+/// Accepts every certificate.
+#[derive(Debug)]
+struct Trusting(Arc<rustls::crypto::CryptoProvider>);
+
+mod trusting {
+    use super::Trusting;
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+    use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+    impl ServerCertVerifier for Trusting {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+    impl ClientCertVerifier for Trusting {
+        fn root_hint_subjects(&self) -> &[DistinguishedName] {
+            &[]
+        }
+        fn verify_client_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: UnixTime,
+        ) -> Result<ClientCertVerified, Error> {
+            Ok(ClientCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+}
+
+/// A client of port 5500.
+pub struct Client(hyper::client::conn::http2::SendRequest<Full<Bytes>>);
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub events: Vec<Event>,
+}
+
+impl Answer {
+    /// The type of the fault that it ends with.
+    pub fn fault(&self) -> &str {
+        match self.events.last() {
+            Some(Event::Fault(fault)) => &fault.kind,
+            other => panic!("no fault: {other:?}"),
+        }
+    }
+}
+
+impl Client {
+    /// With a leaf, or without any.
+    pub async fn connect(address: SocketAddr, leaf: Option<&Leaf>) -> Result<Self, String> {
+        let provider = saatkond_gateway::tls::provider();
+        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting(provider)));
+        let mut config = match leaf {
+            Some(leaf) => {
+                let (chain, key) = der(leaf);
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("x.example").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|e| e.to_string())?;
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    pub async fn send(&mut self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Answer, String> {
+        let request = Request::builder().method(method).uri(format!("https://x{path}")).header("content-type", kind);
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        let response = self.0.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let mut reader = Reader::default();
+        reader.push(bytes);
+        let mut events = Vec::new();
+        while let Ok(Some(event)) = reader.next() {
+            events.push(event);
+        }
+        Ok(Answer { status, events })
+    }
+
+    pub async fn exchange(&mut self, body: Vec<u8>) -> Result<Answer, String> {
+        self.send("POST", EXCHANGE_PATH, CONTENT_TYPE, body).await
+    }
+}
+
+/// The REST part of a request.
+pub fn rest(method: &'static str, path: &str, client: &ClientId) -> Bytes {
+    let headers = vec![
+        Line::new("X-Road-Client", client.to_string()),
+        Line::new("x-road-request-id", uuid::Uuid::new_v4().to_string()),
+        Line::new("x-road-id", "rogue"),
+    ];
+    RequestPart { method, path: path.into(), query: None, headers }.encode()
+}
+
+/// A whole message.
+pub fn signed(rest: &[u8], body: &[u8], signer: &SigningCredential) -> Vec<u8> {
+    let digest = (!body.is_empty()).then(|| sha512(body));
+    let signature = message::sign(&message::digests(rest, digest), signer, Timestamp::now()).unwrap();
+    unsigned(rest, body).into_iter().chain(frame(Kind::Signature, &signature)).collect()
+}
+
+/// A message that ends before its signature.
+pub fn unsigned(rest: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut out = frame(Kind::Rest, rest).to_vec();
+    body_frames(Bytes::copy_from_slice(body)).for_each(|piece| out.extend_from_slice(&piece));
+    out
+}
+
+/// A server of port 5500 that answers what `answer` makes of the REST part.
+pub async fn serve<F>(address: SocketAddr, leaf: &Leaf, answer: F)
+where
+    F: Fn(&[u8]) -> (StatusCode, &'static str, Vec<u8>) + Send + Sync + 'static,
+{
+    let provider = saatkond_gateway::tls::provider();
+    let (chain, key) = der(leaf);
+    let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(Arc::new(Trusting(provider)))
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(address).await.unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let answer = answer.clone();
+                    async move {
+                        let bytes = request.into_body().collect().await.unwrap().to_bytes();
+                        let mut reader = Reader::default();
+                        reader.push(bytes);
+                        let Ok(Some(Event::Rest(rest))) = reader.next() else { panic!("no REST part") };
+                        let (status, kind, body) = answer(&rest);
+                        let response = Response::builder().status(status).header("content-type", kind);
+                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
+                    }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+}
