@@ -8,6 +8,8 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 STAGE := hack/stage.sh
+# Always the whole workspace's features: building crates one by one would build their dependencies once for each.
+BUILD := cargo build --workspace
 TOOLS := $(CURDIR)/target/tools/bin
 # Where cargo puts binaries: .cargo/config.toml names the target, so that static linking spares build scripts.
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -36,18 +38,19 @@ build: ## Build every crate, for development
 
 .PHONY: testbed
 testbed:
-	@$(STAGE) "build: testbed" cargo build --quiet -p saatkond-testbed
+	@$(STAGE) "build: testbed" $(BUILD) --quiet --bin testbed
 
 .PHONY: image
 image: testbed ## Build the images from static release binaries, print their size
-	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-person-register
+	@$(STAGE) "build: release binaries" $(BUILD) --release --bin saatkond --bin person-register
 	@$(STAGE) "image: saatkond" hack/image.sh $(TESTBED) $(RELEASE)/saatkond saatkond:dev target/images/saatkond.tar 20
 	@$(STAGE) "image: person register" hack/image.sh $(TESTBED) $(RELEASE)/person-register saatkond-person-register:dev \
 		target/images/person-register.tar
 
 .PHONY: generate
 generate: ## Write what is generated: CRDs, the chart's CRDs, the field reference
-	@$(STAGE) "generate" cargo xtask gen
+	@$(STAGE) "build: xtask" $(BUILD) --quiet --bin saatkond-xtask
+	@$(STAGE) "generate" $(DEBUG)/saatkond-xtask gen
 
 ##@ Test
 
@@ -61,15 +64,15 @@ unit: ## Only the tests that need nothing installed
 
 .PHONY: chart
 chart: ## Test the Helm chart: lint, golden renders, refused values (UPDATE=1 writes the renders anew)
-	@$(STAGE) "chart" env UPDATE=$(UPDATE) cargo test -p saatkond-e2e --test chart
+	@$(STAGE) "chart" env UPDATE=$(UPDATE) cargo test --workspace --test chart
 
 .PHONY: crash
 crash: tools-api testbed ## Crash plans beyond those of `make test`: pairs of crashes, API faults
-	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test -p saatkond-operator --test crash -- --nocapture
+	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --test crash -- --nocapture
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
-	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-e2e
+	@$(STAGE) "build: release binaries" $(BUILD) --release --bin saatkond --bin bench
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
 
 .PHONY: name-given
@@ -95,6 +98,6 @@ regions-down: testbed ## Stop them and remove all that they made
 
 .PHONY: demo
 demo: tools image ## A federation that exchanges data, step by step; leaves the region running
-	@$(STAGE) "build: demo" cargo build --quiet -p saatkond-e2e -p saatkond-plugin
+	@$(STAGE) "build: demo" $(BUILD) --quiet --bin demo --bin kubectl-saatkond
 	@ln -sf "$(CURDIR)/$(DEBUG)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
 	@$(STAGE) "demo" $(DEBUG)/demo
