@@ -41,23 +41,12 @@ pub const SPECIMEN: &str = "38001010000";
 /// The three kinds, as `kubectl get` names them.
 const KINDS: &str = "trustanchors,members,securityservers";
 
-/// Applies the example: namespaces and bindings first, as everything else needs them.
+/// Applies the example, as its README tells a person to.
 pub fn apply(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
-    let folder = layout.root().join("examples/federation");
-    let path = |name: &str| folder.join(name).display().to_string();
-    for name in [
-        "trust-anchor.yaml",
-        "population-register.yaml",
-        "benefits-agency.yaml",
-        "police.yaml",
-        "clinic.yaml",
-        "population-app.yaml",
-        "callers.yaml",
-    ] {
-        cluster
-            .kubectl(&["apply", "--server-side", "--force-conflicts", "--field-manager=kubectl", "-f", &path(name)])
-            .with_context(|| format!("failed to apply {name}"))?;
-    }
+    let folder = layout.root().join("examples/federation").display().to_string();
+    cluster
+        .kubectl(&["apply", "--server-side", "--force-conflicts", "--field-manager=kubectl", "-f", &folder])
+        .context("failed to apply examples/federation/")?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Saatkond in a region: images, then the chart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -30,7 +30,7 @@ pub fn install(layout: &Layout, region: &Region) -> anyhow::Result<()> {
     // A cluster that existed before has its own way to images; there they are expected to be.
     if !is_external() {
         for archive in archives(layout)? {
-            region.load_image(&archive).with_context(|| format!("failed to load {}", archive.display()))?;
+            load_once(region, &archive).with_context(|| format!("failed to load {}", archive.display()))?;
         }
     }
     let cluster = region.cluster();
@@ -50,6 +50,23 @@ pub fn install(layout: &Layout, region: &Region) -> anyhow::Result<()> {
         let name = format!("deployment/{deployment}");
         cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", &name, "--timeout=120s"])?;
     }
+    Ok(())
+}
+
+/// Loads an image unless the region has this very file already: the larger ones take half a minute. What was loaded is
+/// noted in the region's folder, which goes with the region.
+fn load_once(region: &Region, archive: &Path) -> anyhow::Result<()> {
+    let whole = archive.canonicalize()?;
+    let metadata = whole.metadata()?;
+    let what = format!("{} {} {:?}", whole.display(), metadata.len(), metadata.modified()?);
+    let name = archive.file_name().context("an archive without a name")?;
+    let note = region.folder().join("loaded").join(name);
+    if std::fs::read_to_string(&note).is_ok_and(|loaded| loaded == what) {
+        return Ok(());
+    }
+    region.load_image(archive)?;
+    std::fs::create_dir_all(region.folder().join("loaded"))?;
+    std::fs::write(&note, what)?;
     Ok(())
 }
 

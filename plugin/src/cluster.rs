@@ -53,14 +53,16 @@ pub fn is_refusal(error: &anyhow::Error) -> bool {
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let next = match cause.downcast_ref::<kube::Error>().and_then(api_status) {
-            Some((_, message)) => message.to_owned(),
-            None => cause.to_string(),
-        };
+        // The API server's own sentence says it all; kube would add the status it came in.
+        let refused = cause.downcast_ref::<kube::Error>().and_then(api_status);
+        let next = refused.map_or_else(|| cause.to_string(), |(_, message)| message.to_owned());
         if text.is_empty() {
             text = next;
         } else if !text.ends_with(&next) {
             text = format!("{text}: {next}");
+        }
+        if refused.is_some() {
+            break;
         }
     }
     text
