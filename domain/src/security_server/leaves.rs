@@ -125,8 +125,12 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
     let members = signers(entry, document, &member_id(place.anchor, place.owner));
     let paused = is_paused(&*seen.server);
 
-    let authentication =
-        need(seen, facts.map(|f| &f.authentication), &authentication(seen, &id), generation, paused, now);
+    let mut wanted = authentication(seen, &id);
+    if let Some(facts) = facts.filter(|_| paused) {
+        // Names come from the spec, so a paused server keeps its own; whom it speaks for is not negotiable.
+        wanted.dns_names.clone_from(&facts.authentication.dns_names);
+    }
+    let authentication = need(seen, facts.map(|f| &f.authentication), &wanted, generation, now);
     let standing: BTreeMap<&MemberId, &LeafFacts> =
         facts.iter().flat_map(|facts| &facts.signing).map(|signing| (&signing.member, &signing.leaf)).collect();
     let signing: Vec<(&MemberId, Need)> = members
@@ -134,7 +138,7 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
         .filter(|member| !paused || facts.is_none() || standing.contains_key(member))
         .map(|member| {
             let leaf = standing.get(member).copied();
-            (member, need(seen, leaf, &signing(member, &id), generation, paused, now))
+            (member, need(seen, leaf, &signing(member, &id), generation, now))
         })
         .collect();
     let urgent = authentication == Need::Now || signing.iter().any(|(_, need)| *need == Need::Now);
@@ -176,7 +180,7 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
             server: id.clone(),
             issue_number: number,
             generation: issuing,
-            authentication: order(&self::authentication(seen, &id), authentication),
+            authentication: order(&wanted, authentication),
             signing: signing
                 .into_iter()
                 .map(|(member, need)| (member.clone(), order(&self::signing(member, &id), need)))
@@ -218,13 +222,11 @@ fn need(
     leaf: Option<&LeafFacts>,
     wanted: &Wanted,
     generation: u64,
-    paused: bool,
     now: Timestamp,
 ) -> Need {
     let Some(leaf) = leaf else { return Need::Now };
     let same_name = leaf.uri == (wanted.name)(leaf.issue_number).to_string();
-    // Names come from the spec, so a paused server keeps its own; whom it speaks for is not negotiable.
-    let same_dns = paused || leaf.dns_names == wanted.dns_names;
+    let same_dns = leaf.dns_names == wanted.dns_names;
     if leaf.generation != generation || !same_name || !same_dns || leaf.algorithm != LEAF_ALGORITHM {
         return Need::Now;
     }

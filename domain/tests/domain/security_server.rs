@@ -1,1 +1,552 @@
+//! Decisions about security servers.
 
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use saatkond_api::conditions::{ConditionType, Reason, find};
+use saatkond_api::v1alpha1::security_server::SecurityServerStatus;
+use saatkond_domain::children::{ChildKind, covers};
+use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
+use saatkond_domain::schedule::{may_renew_at, renew_at, resign_at};
+use saatkond_domain::security_server::observed::{IdentityFacts, ObservedSecurityServer};
+use saatkond_domain::security_server::plan::{AppliedSecurityServer, LeafPlan, SecurityServerPlan, StartCopyPlan};
+use saatkond_domain::security_server::{plan, status};
+use saatkond_domain::serving::{address, dns_names};
+use saatkond_pki::key::Algorithm;
+use saatkond_pki::leaf::Usage;
+use serde_json::json;
+
+use crate::fixtures::{START, at, consumer_server};
+use crate::world::{World, authority, forbidden, key};
+
+fn is_quiet(plan: &SecurityServerPlan) -> bool {
+    plan.finalizer == FinalizerChange::Keep
+        && plan.identity.is_none()
+        && plan.configuration.is_none()
+        && plan.start_copy == StartCopyPlan::default()
+        && plan.children.is_empty()
+        && plan.forget.is_empty()
+        && plan.deletions.is_empty()
+}
+
+fn facts(seen: &mut ObservedSecurityServer) -> &mut IdentityFacts {
+    let Stored::Present(facts) = &mut seen.identity else { panic!("no identity") };
+    facts
+}
+
+fn outcome(seen: &ObservedSecurityServer) -> SecurityServerStatus {
+    let now = at(START);
+    status(seen, &plan(seen, now), &AppliedSecurityServer::default(), now).status
+}
+
+fn reason(status: &SecurityServerStatus, condition: ConditionType) -> (String, String) {
+    let it = find(&status.conditions, condition).unwrap_or_else(|| panic!("no {condition} in {status:#?}"));
+    (it.reason.clone(), it.message.clone())
+}
+
+fn issued(plan: &SecurityServerPlan) -> (bool, Vec<bool>) {
+    let new = |leaf: &LeafPlan| matches!(leaf, LeafPlan::Issue(_));
+    let identity = plan.identity.as_ref().expect("an identity");
+    (new(&identity.authentication), identity.signing.iter().map(|(_, leaf)| new(leaf)).collect())
+}
+
+#[test]
+fn the_first_identity_has_everything() {
+    let world = World::steady();
+    let mut seen = world.observe_server(1);
+    seen.identity = Stored::Absent;
+    Arc::make_mut(&mut seen.server).status = None;
+    let identity = plan(&seen, world.now).identity.unwrap();
+    assert_eq!((identity.issue_number, identity.replaces), (1, None));
+    let LeafPlan::Issue(order) = &identity.authentication else { panic!("not issued") };
+    assert_eq!(order.request.usage, Usage::Authentication);
+    assert_eq!(order.request.uri, "saatkond://EE/GOV/70000002/ss1?use=authentication&issue=1");
+    assert_eq!(order.request.dns_names, ["ss1", "ss1.benefits", "ss1.benefits.svc"]);
+    assert_eq!((order.lifetime.as_hours(), order.retirement.as_hours()), (360, 24));
+    let members: Vec<_> = identity.signing.iter().map(|(member, _)| member.to_string()).collect();
+    assert_eq!(members, ["EE/COM/1", "EE/GOV/70000002"], "the owner and the guest, once each");
+    let LeafPlan::Issue(order) = &identity.signing[0].1 else { panic!("not issued") };
+    assert_eq!(order.request.usage, Usage::Signing);
+    assert!(order.request.dns_names.is_empty());
+    assert!(order.request.uri.starts_with("saatkond://EE/COM/1?use=signing&server="), "{}", order.request.uri);
+}
+
+#[test]
+fn numbers_never_come_back() {
+    let world = World::steady();
+    let mut seen = world.observe_server(0);
+    Arc::make_mut(&mut seen.server).status.as_mut().unwrap().issue_number = Some(9);
+    seen.identity = Stored::Absent;
+    assert_eq!(plan(&seen, world.now).identity.unwrap().issue_number, 10, "the Secret was deleted");
+    seen.identity = Stored::Unusable { why: "not JSON".into(), resource_version: "5".into() };
+    let identity = plan(&seen, world.now).identity.unwrap();
+    assert_eq!((identity.issue_number, identity.replaces.as_deref()), (10, Some("5")), "the Secret was damaged");
+    let mut newer = world.observe_server(0);
+    facts(&mut newer).issue_number = 20;
+    facts(&mut newer).authentication.dns_names.clear();
+    assert_eq!(plan(&newer, world.now).identity.unwrap().issue_number, 21, "the status was lost");
+}
+
+#[test]
+fn a_leaf_is_renewed_when_it_is_due_and_not_a_second_before() {
+    let world = World::steady();
+    let seen = world.observe_server(0);
+    let status = seen.server.status.clone().unwrap();
+    let due = status.leaf.as_ref().unwrap().renew_at.0.min(status.signing[0].renew_at.0);
+    let leaf = &seen.identity.facts().unwrap().authentication;
+    let computed = renew_at(leaf, "provider-server-uid", None);
+    assert_eq!(status.leaf.unwrap().renew_at.0, computed, "persisted as it was drawn");
+    let before = plan(&seen, at(due.as_second() - 1));
+    assert!(before.identity.is_none());
+    let planned = plan(&seen, due);
+    assert_eq!(issued(&planned), (true, vec![true]), "what is past 55 % of its life is taken along: one write");
+    assert_eq!(planned.identity.unwrap().issue_number, 2);
+    // Persisted times win over what would be drawn now.
+    let mut later = seen;
+    let status = Arc::make_mut(&mut later.server).status.as_mut().unwrap();
+    status.leaf.as_mut().unwrap().renew_at = Time(at(START + 1000));
+    assert!(plan(&later, at(START + 999)).identity.is_none());
+    assert_eq!(issued(&plan(&later, at(START + 1000))), (true, vec![false]), "too young to be taken along");
+}
+
+#[test]
+fn what_is_taken_along_in_a_renewal() {
+    let world = World::steady();
+    let mut seen = world.observe_server(0);
+    let status = Arc::make_mut(&mut seen.server).status.as_mut().unwrap();
+    let may = may_renew_at(&seen.identity.facts().unwrap().authentication);
+    status.leaf.as_mut().unwrap().renew_at = Time(at(may.as_second() - 1));
+    status.signing[0].renew_at = Time(at(may.as_second() + 9999));
+    assert_eq!(issued(&plan(&seen, at(may.as_second() - 1))), (true, vec![false]));
+    assert_eq!(issued(&plan(&seen, may)), (true, vec![true]));
+}
+
+#[test]
+fn reasons_to_issue_again() {
+    type Change = fn(&mut IdentityFacts);
+    let cases: [(&str, Change, (bool, Vec<bool>)); 6] = [
+        ("DNS names", |f| drop(f.authentication.dns_names.pop()), (true, vec![false, false])),
+        ("algorithm", |f| f.authentication.algorithm = Algorithm::Rsa3072, (true, vec![false, false])),
+        ("issuer", |f| f.authentication.generation = 9, (true, vec![false, false])),
+        (
+            "another's name",
+            |f| f.authentication.uri = "saatkond://EE/GOV/1/x?use=authentication&issue=1".into(),
+            (true, vec![false, false]),
+        ),
+        ("a signing leaf's issuer", |f| f.signing[1].leaf.generation = 9, (false, vec![false, true])),
+        ("a member without a leaf", |f| drop(f.signing.remove(0)), (false, vec![true, false])),
+    ];
+    for (name, change, expected) in cases {
+        let world = World::steady();
+        let mut seen = world.observe_server(1);
+        change(facts(&mut seen));
+        let planned = plan(&seen, world.now);
+        assert_eq!(issued(&planned), expected, "{name}");
+        assert_eq!(planned.events[0].reason, Reason::IdentityIssued, "{name}");
+    }
+    let mut world = World::steady();
+    world.servers[0].spec.address = Some("other.example:6600".into());
+    assert_eq!(issued(&plan(&world.observe_server(0), world.now)), (true, vec![false]), "another address");
+}
+
+#[test]
+fn a_guest_that_leaves_takes_its_leaf_along() {
+    let mut world = World::steady();
+    world.servers[1].spec.guests.clear();
+    world.reconcile_anchor(0).unwrap();
+    let mut seen = world.observe_server(1);
+    seen.issuer = None;
+    let identity = plan(&seen, world.now).identity.expect("taking away needs no authority");
+    assert_eq!(identity.signing.len(), 1);
+    assert_eq!((identity.issue_number, &identity.authentication), (1, &LeafPlan::Keep), "nothing is issued for it");
+}
+
+#[test]
+fn nothing_is_issued_for_what_is_not_published() {
+    type Change = fn(&mut ObservedSecurityServer);
+    let cases: [(&str, Change, &str); 7] = [
+        ("no key", |s| s.issuer = None, "SigningKeyMissing"),
+        ("not announced", |s| s.issuer.as_mut().unwrap().generation = 2, "Waiting"),
+        ("another certificate", |s| s.issuer.as_mut().unwrap().certificate = authority(1, 9000).sha256(), "Waiting"),
+        (
+            "not registered",
+            |s| {
+                let Published::Valid(document) = &mut s.instance else { unreachable!() };
+                Arc::make_mut(&mut document.payload).servers.clear();
+            },
+            "Waiting",
+        ),
+        ("foreign Secret", |s| s.identity = Stored::Foreign, "ForeignObject"),
+        ("authority not valid yet", |s| s.issuer.as_mut().unwrap().not_before = at(START + 1), "Waiting"),
+        ("authority ends soon", |s| s.issuer.as_mut().unwrap().not_after = at(START + 100), "AuthorityExpiring"),
+    ];
+    for (name, change, expected) in cases {
+        let mut seen = World::steady().observe_server(0);
+        seen.identity = Stored::Absent;
+        change(&mut seen);
+        let planned = plan(&seen, at(START));
+        assert!(planned.identity.is_none(), "{name}");
+        assert!(planned.children.iter().all(|child| child.kind() != ChildKind::Deployment), "{name}");
+        assert_eq!(reason(&outcome(&seen), ConditionType::IdentityIssued).0, expected, "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_done_for_a_server_without_a_place() {
+    type Change = fn(&mut World);
+    let cases: [(&str, Change, &str, &str); 6] = [
+        ("no member", |w| drop(w.members.remove(1)), "MemberNotFound", "Member benefits"),
+        ("no anchor", |w| w.anchors.clear(), "TrustAnchorNotFound", "TrustAnchor ee"),
+        (
+            "no rights",
+            |w| w.namespaces.get_mut("benefits").unwrap().access = NamespaceAccess::Denied,
+            "NamespaceNotAdmitted",
+            "kubectl saatkond admit benefits",
+        ),
+        ("identity taken away", |w| w.admit("benefits", None), "MemberNotAdmitted", "Member benefits"),
+        ("member going", |w| w.delete_member(1), "MemberNotAdmitted", "Member benefits"),
+        (
+            "an older twin",
+            |w| {
+                let mut twin = consumer_server();
+                twin.metadata.uid = Some("twin".into());
+                twin.metadata.name = Some("older".into());
+                twin.metadata.creation_timestamp = Some(Time(at(START - 51)));
+                w.servers.push(twin);
+            },
+            "DuplicateServerCode",
+            "SecurityServer older",
+        ),
+    ];
+    for (name, change, expected, words) in cases {
+        let mut world = World::steady();
+        change(&mut world);
+        let mut seen = world.observe_server(1);
+        seen.identity = Stored::Absent;
+        seen.configuration = Published::Absent;
+        assert!(is_quiet(&plan(&seen, world.now)), "{name}");
+        let (found, message) = reason(&outcome(&seen), ConditionType::Ready);
+        assert_eq!(found, expected, "{name}");
+        assert!(message.contains(words), "{name}: {message}");
+    }
+}
+
+#[test]
+fn the_member_of_another_namespace_gets_no_leaf_for_an_identity_that_is_held() {
+    let mut world = World::steady();
+    let mut member = world.members[1].clone();
+    let mut server = consumer_server();
+    for meta in [&mut member.metadata, &mut server.metadata] {
+        meta.namespace = Some("thief".into());
+        meta.uid = Some(format!("thief-{}", meta.uid.as_deref().unwrap()));
+        meta.creation_timestamp = Some(Time(at(START)));
+    }
+    world.admit("thief", Some("EE/GOV/70000002"));
+    world.members.push(member);
+    world.servers.push(server);
+    world.settle();
+    assert!(!world.identities.contains_key(&("thief".into(), "ss1".into())));
+    assert_eq!(reason(&outcome(&world.observe_server(2)), ConditionType::Ready).0, "MemberNotAdmitted");
+}
+
+#[test]
+fn the_server_configuration() {
+    let mut world = World::steady();
+    let seen = world.observe_server(0);
+    let standing = seen.configuration.payload().unwrap().clone();
+    let due = resign_at(standing.signed_at, "provider-server-uid");
+    assert!(plan(&seen, at(due.as_second() - 1)).configuration.is_none());
+    let again = plan(&seen, due).configuration.expect("due").payload;
+    assert_eq!((again.version, &again.clients), (standing.version + 1, &standing.clients));
+
+    let mut deleted = world.observe_server(0);
+    deleted.configuration = Published::Absent;
+    assert_eq!(plan(&deleted, world.now).configuration.unwrap().payload.version, standing.version + 1);
+    let mut edited = world.observe_server(0);
+    edited.configuration = Published::Invalid { resource_version: "7".into(), uid: "u".into(), why: "edited".into() };
+    let planned = plan(&edited, world.now);
+    assert_eq!(planned.configuration.unwrap().replaces.as_deref(), Some("7"));
+    assert!(planned.events.iter().any(|event| event.reason == Reason::DriftRepaired));
+    let mut foreign = world.observe_server(0);
+    foreign.configuration = Published::Foreign;
+    let planned = plan(&foreign, world.now);
+    assert!(planned.configuration.is_none());
+    assert_eq!(planned.foreign[0].name, "population-register.ss1-server-configuration");
+
+    world.members[0].spec.subsystems[0].services.pop();
+    let mut seen = world.observe_server(0);
+    seen.configuration_key = None;
+    assert!(plan(&seen, world.now).configuration.is_none(), "without a key what is published stays");
+    assert_eq!(reason(&outcome(&seen), ConditionType::ConfigurationPublished).0, "TrustAnchorNotReady");
+    seen.configuration_key = Some(1);
+    let planned = plan(&seen, world.now);
+    assert_eq!(planned.configuration.unwrap().payload.clients[1].services.len(), 1);
+    assert!(planned.start_copy.server.is_some() && planned.start_copy.instance.is_none(), "copied at once");
+}
+
+#[test]
+fn the_start_copy() {
+    let world = World::steady();
+    let seen = |change: fn(&mut ObservedSecurityServer)| {
+        let mut seen = world.observe_server(0);
+        change(&mut seen);
+        seen
+    };
+    let newer = |seen: &mut ObservedSecurityServer| {
+        let Published::Valid(document) = &mut seen.instance else { unreachable!() };
+        Arc::make_mut(&mut document.payload).version += 1;
+    };
+    let written = world.copies[&key(&world.servers[0])].instance.unwrap().written_at.as_second();
+    let copied = |seen: &ObservedSecurityServer, now| {
+        let copy = plan(seen, at(now)).start_copy;
+        (copy.instance.is_some(), copy.server.is_some())
+    };
+    assert_eq!(copied(&seen(newer), written + 599), (false, false));
+    assert_eq!(plan(&seen(newer), at(written + 599)).next_check, at(written + 600));
+    assert_eq!(copied(&seen(newer), written + 600), (true, false));
+    let sequence = seen(|seen| {
+        let Published::Valid(document) = &mut seen.instance else { unreachable!() };
+        let document = Arc::make_mut(&mut document.payload);
+        document.version += 1;
+        document.bundle_sequence += 1;
+    });
+    assert_eq!(copied(&sequence, written + 1), (true, false), "at once with another sequence");
+    assert_eq!(copied(&seen(|seen| seen.start_copy = None), written), (true, true), "deleted by hand");
+    assert_eq!(copied(&seen(|seen| seen.start_copy.as_mut().unwrap().intact = false), written), (true, true), "edited");
+    let foreign = seen(|seen| seen.start_copy.as_mut().unwrap().controller = None);
+    assert_eq!(copied(&foreign, written), (false, false));
+    assert_eq!(plan(&foreign, at(written)).foreign[0].name, "ss1-configuration");
+}
+
+#[test]
+fn drift_of_each_child_is_repaired_and_a_foreign_one_is_named() {
+    let world = World::steady();
+    let count = world.observe_server(0).children.len();
+    assert_eq!(count, 5);
+    for index in 0..count {
+        let mut seen = world.observe_server(0);
+        let kind = seen.children[index].kind;
+        seen.children[index].intact = false;
+        let planned = plan(&seen, world.now);
+        assert_eq!(planned.children.iter().map(|it| it.kind()).collect::<Vec<_>>(), [kind], "edited");
+        assert_eq!(planned.events[0].reason, Reason::DriftRepaired, "{kind}");
+        let mut seen = world.observe_server(0);
+        seen.children.remove(index);
+        assert_eq!(plan(&seen, world.now).children[0].kind(), kind, "deleted");
+        let mut seen = world.observe_server(0);
+        seen.children[index].applied_hash = Some("old".into());
+        assert_eq!(plan(&seen, world.now).children[0].kind(), kind, "another one is wanted");
+        for controller in [None, Some("another-uid".to_owned())] {
+            let mut seen = world.observe_server(0);
+            seen.children[index].controller = controller;
+            seen.children[index].intact = false;
+            let planned = plan(&seen, world.now);
+            assert!(planned.children.is_empty(), "{kind}: never overwritten");
+            assert_eq!(planned.foreign[0].kind, kind);
+            let (found, message) = reason(&outcome(&seen), ConditionType::ChildrenApplied);
+            assert_eq!(found, "ForeignObject");
+            assert!(message.contains(&format!("{kind} ss1")), "{message}");
+            assert_eq!(reason(&outcome(&seen), ConditionType::Ready).0, "ForeignObject");
+        }
+    }
+}
+
+#[test]
+fn receipts_of_pods_that_are_gone_are_forgotten() {
+    let world = World::steady();
+    let mut seen = world.observe_server(0);
+    seen.pods.as_mut().unwrap().remove(0);
+    assert_eq!(plan(&seen, world.now).forget, ["provider-server-uid-pod-0"]);
+    seen.pods.as_mut().unwrap()[0].deleting = true;
+    assert_eq!(plan(&seen, world.now).forget.len(), 1, "a terminating pod still counts");
+    seen.pods = None;
+    assert!(plan(&seen, world.now).forget.is_empty(), "where pods are not known nobody is forgotten");
+}
+
+#[test]
+fn a_server_goes_when_nothing_published_speaks_of_it() {
+    let mut world = World::steady();
+    world.delete_server(0);
+    let seen = world.observe_server(0);
+    let planned = plan(&seen, world.now);
+    assert_eq!((planned.finalizer, planned.deletions.len()), (FinalizerChange::Keep, 0));
+    let (found, message) = reason(&outcome(&seen), ConditionType::Ready);
+    assert_eq!(found, "Deregistering");
+    assert!(message.contains("its pods stay"), "{message}");
+    world.reconcile_anchor(0).unwrap();
+    let planned = plan(&world.observe_server(0), world.now);
+    assert_eq!(planned.finalizer, FinalizerChange::Remove);
+    assert_eq!(planned.deletions[0].name, "population-register.ss1-server-configuration");
+    assert_eq!(planned.deletions[0].uid, "configuration-uid");
+    let mut orphan = seen;
+    orphan.owner = None;
+    orphan.anchor = None;
+    assert_eq!(plan(&orphan, world.now).finalizer, FinalizerChange::Remove);
+}
+
+#[test]
+fn pause_stops_changes_of_the_spec_and_no_renewal() {
+    let mut world = World::steady();
+    world.servers[1].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    world.servers[1].spec.address = Some("new.example".into());
+    world.servers[1].spec.replicas = 7;
+    world.members[1].spec.subsystems.pop();
+    let seen = world.observe_server(1);
+    assert!(is_quiet(&plan(&seen, world.now)), "{:#?}", plan(&seen, world.now));
+    assert_eq!(reason(&outcome(&seen), ConditionType::Ready).0, "Paused");
+    let later = at(START + 10 * 24 * 3600);
+    let planned = plan(&seen, later);
+    assert!(issued(&planned).0 && planned.configuration.is_some(), "renewed and signed again");
+    let LeafPlan::Issue(order) = planned.identity.unwrap().authentication else { panic!("not issued") };
+    assert_eq!(order.request.dns_names, ["ss1", "ss1.benefits", "ss1.benefits.svc"], "the new address waits");
+}
+
+#[test]
+fn conditions_of_a_running_server() {
+    type Change = fn(&mut ObservedSecurityServer);
+    let cases: [(&str, ConditionType, Change, &str, &str); 9] = [
+        ("fine", ConditionType::Ready, |_| {}, "AsDeclared", "2 processes serve"),
+        ("loaded", ConditionType::ConfigurationLoaded, |_| {}, "AsDeclared", "every process"),
+        (
+            "no receipts",
+            ConditionType::ConfigurationLoaded,
+            |s| processes(s).clear(),
+            "NoProcess",
+            "no process has reported",
+        ),
+        (
+            "one silent",
+            ConditionType::ConfigurationLoaded,
+            |s| drop(processes(s).pop()),
+            "ReceiptsPending",
+            "pod ss1-1 has not reported",
+        ),
+        (
+            "old bundle",
+            ConditionType::ConfigurationLoaded,
+            |s| processes(s)[0].bundle_sequence = 0,
+            "ReceiptsPending",
+            "pod ss1-0 has not loaded the published bundle",
+        ),
+        (
+            "old identity",
+            ConditionType::ConfigurationLoaded,
+            |s| processes(s)[0].leaf_issue_number = 0,
+            "ReceiptsPending",
+            "identity",
+        ),
+        (
+            "pods not ready",
+            ConditionType::Available,
+            |s| s.deployment.as_mut().unwrap().ready = 1,
+            "PodsNotReady",
+            "1 of 2",
+        ),
+        ("no pods", ConditionType::Available, |s| s.deployment = None, "Waiting", "not declared"),
+        (
+            "scaled to zero",
+            ConditionType::Available,
+            |s| Arc::make_mut(&mut s.server).spec.replicas = 0,
+            "ScaledToZero",
+            "replicas is 0",
+        ),
+    ];
+    for (name, condition, change, expected, words) in cases {
+        let mut seen = World::steady().observe_server(0);
+        change(&mut seen);
+        let (found, message) = reason(&outcome(&seen), condition);
+        assert_eq!(found, expected, "{name}");
+        assert!(message.contains(words), "{name}: {message}");
+    }
+    let mut world = World::steady();
+    world.members[2].spec.subsystems[0].servers = None;
+    let (found, message) = reason(&outcome(&world.observe_server(1)), ConditionType::ReferencesResolved);
+    assert_eq!(found, "GuestNotConfirmed");
+    assert!(message.contains("COM/1"), "{message}");
+}
+
+fn processes(seen: &mut ObservedSecurityServer) -> &mut Vec<saatkond_api::v1alpha1::security_server::ProcessReceipt> {
+    &mut Arc::make_mut(&mut seen.server).status.as_mut().unwrap().processes
+}
+
+#[test]
+fn renewals_that_fail_are_named_before_they_hurt() {
+    let world = World::steady();
+    let mut seen = world.observe_server(0);
+    seen.issuer = None;
+    let leaf = seen.identity.facts().unwrap().authentication.clone();
+    let floor = saatkond_pki::renewal::floor(leaf.not_before, leaf.not_after).as_second();
+    let ends = leaf.not_after.as_second();
+    for (name, now, expected, words) in [
+        ("due, a third and more is left", floor - 1, "SigningKeyMissing", "no signing key"),
+        ("a third is left", floor, "RenewalOverdue", "not renewed"),
+        ("the last second", ends - 1, "RenewalOverdue", "not renewed"),
+        ("ended", ends, "RenewalOverdue", "has ended"),
+    ] {
+        let planned = plan(&seen, at(now));
+        let status = status(&seen, &planned, &AppliedSecurityServer::default(), at(now)).status;
+        let (found, message) = reason(&status, ConditionType::IdentityIssued);
+        assert_eq!(found, expected, "{name}");
+        assert!(message.contains(words), "{name}: {message}");
+    }
+}
+
+#[test]
+fn failures_show_and_take_nothing_back() {
+    let world = World::steady();
+    let mut seen = world.observe_server(0);
+    facts(&mut seen).authentication.dns_names.clear();
+    let planned = plan(&seen, world.now);
+    let applied = AppliedSecurityServer { failure: Some(forbidden()), ..AppliedSecurityServer::default() };
+    let after = status(&seen, &planned, &applied, world.now).status;
+    assert_eq!(reason(&after, ConditionType::IdentityIssued).0, "Forbidden");
+    assert_eq!(reason(&after, ConditionType::Ready).0, "Forbidden");
+    let before = seen.server.status.as_ref().unwrap();
+    assert_eq!((after.issue_number, &after.registered_keys), (before.issue_number, &before.registered_keys));
+}
+
+#[test]
+fn addresses_and_names() {
+    let mut server = consumer_server();
+    for (declared, expected, host) in [
+        (None, "ss1.benefits.svc:5500", None),
+        (Some("ss.example"), "ss.example:5500", Some("ss.example")),
+        (Some("SS.Example:6600"), "SS.Example:6600", Some("ss.example")),
+        (Some("192.0.2.7"), "192.0.2.7:5500", None),
+        (Some("192.0.2.7:6600"), "192.0.2.7:6600", None),
+        (Some("[2001:db8::7]"), "[2001:db8::7]:5500", None),
+        (Some("[2001:db8::7]:6600"), "[2001:db8::7]:6600", None),
+    ] {
+        server.spec.address = declared.map(Into::into);
+        assert_eq!(address(&server), expected);
+        let names = dns_names(&server);
+        assert_eq!(names.len(), 3 + usize::from(host.is_some()), "{names:?}");
+        assert!(host.is_none_or(|host| names.iter().any(|name| name == host)), "{names:?}");
+        assert!(names.is_sorted());
+    }
+}
+
+#[test]
+fn what_an_object_says_beyond_what_was_applied_is_no_drift() {
+    let applied = json!({"spec": {"replicas": 2, "list": ["a"], "ports": [{"name": "x", "port": 1}], "none": {}}});
+    let live = json!({
+        "spec": {"replicas": 2, "list": ["a"], "ports": [{"name": "y", "port": 2}, {"name": "x", "port": 1, "nodePort": 3}], "defaulted": true},
+        "status": {},
+    });
+    assert!(covers(&live, &applied));
+    for (name, path, value) in [
+        ("a value", "/spec/replicas", json!(3)),
+        ("a list of values", "/spec/list", json!(["a", "b"])),
+        ("an entry", "/spec/ports/1/port", json!(9)),
+        ("a field", "/spec/replicas", json!(null)),
+    ] {
+        let mut changed = live.clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        assert!(!covers(&changed, &applied), "{name}");
+    }
+    let mut removed = live;
+    removed["spec"].as_object_mut().unwrap().remove("replicas");
+    assert!(!covers(&removed, &applied));
+}
