@@ -60,10 +60,8 @@ impl Call {
         let mut namespace = None;
         let mut rest: Vec<&str> = parts.collect();
         // `namespaces/x` alone is the Namespace itself, with more behind it the scope of something else.
-        if rest.len() > 2 && rest[0] == "namespaces" && group.is_empty() && !matches!(rest[2], "status" | "finalize") {
-            namespace = Some(rest[1].to_owned());
-            rest.drain(..2);
-        } else if rest.len() > 2 && rest[0] == "namespaces" && !group.is_empty() {
+        let of_namespace = group.is_empty() && matches!(rest.get(2), Some(&("status" | "finalize")));
+        if rest.len() > 2 && rest[0] == "namespaces" && !of_namespace {
             namespace = Some(rest[1].to_owned());
             rest.drain(..2);
         }

@@ -19,6 +19,9 @@ use crate::{member, security_server, trust_anchor};
 /// What a reconcile says: when to look again at the latest.
 pub type Reconciled = Result<Option<jiff::Timestamp>, Error>;
 
+/// One reconcile under way.
+type Turn = Pin<Box<dyn Future<Output = (Key, Outcome)> + Send>>;
+
 /// The longest that an object is not looked at: a floor under everything that watches might have missed.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -26,7 +29,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 pub async fn run(context: Arc<Context>, mut wakes: UnboundedReceiver<Key>, stop: CancellationToken) {
     let mut queue = Queue::new(context.pace.backoff);
     // Not spawned: they live and die with this future, which the loss of the lease drops.
-    let mut turns: FuturesUnordered<Pin<Box<dyn Future<Output = (Key, Outcome)> + Send>>> = FuturesUnordered::new();
+    let mut turns: FuturesUnordered<Turn> = FuturesUnordered::new();
     let mut stopping = false;
     loop {
         let now = context.clock.elapsed();

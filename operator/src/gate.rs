@@ -51,14 +51,15 @@ pub async fn keep(
             keep
         });
         for (namespace, serves) in wanted {
-            if !open.contains_key(&namespace) {
+            open.entry(namespace).or_insert_with_key(|namespace| {
+                let (context, namespace) = (context.clone(), namespace.clone());
                 let task = if serves {
-                    tasks.spawn(watch_one(context.clone(), watches, namespace.clone()))
+                    tasks.spawn(watch_one(context, watches, namespace))
                 } else {
-                    tasks.spawn(ask_one(context.clone(), namespace.clone()))
+                    tasks.spawn(ask_one(context, namespace))
                 };
-                open.insert(namespace, (serves, task));
-            }
+                (serves, task)
+            });
         }
         tokio::select! {
             changed = inhabited.changed() => if changed.is_err() { return },

@@ -71,8 +71,8 @@ async fn ready(State(shown): State<Shown>) -> Response {
     if pending.is_empty() {
         return "ready\n".into_response();
     }
-    let lines: String = pending.iter().map(|(what, why)| format!("{what}: {why}\n")).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+    let lines: Vec<_> = pending.iter().map(|(what, why)| format!("{what}: {why}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines.concat()).into_response()
 }
 
 async fn metrics_text(State(shown): State<Shown>) -> Response {

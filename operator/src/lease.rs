@@ -255,8 +255,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn lease(version: &str, holder: Option<&str>, renewed: &str) -> Option<Lease> {
-        Some(Lease {
+    fn lease(version: &str, holder: Option<&str>, renewed: &str) -> Lease {
+        Lease {
             metadata: ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() },
             spec: Some(LeaseSpec {
                 holder_identity: holder.map(str::to_owned),
@@ -264,7 +264,7 @@ mod tests {
                 renew_time: Some(MicroTime(renewed.parse().unwrap())),
                 ..LeaseSpec::default()
             }),
-        })
+        }
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
         // The holder's clock is a year behind or ahead: it changes nothing.
         for renewed in ["2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z"] {
             let mut seen = Sightings::default();
-            let held = || lease("1", Some("other"), renewed);
+            let held = || Some(lease("1", Some("other"), renewed));
             assert_eq!(seen.decide(held(), "me", s(100)), Move::Wait("other".into()), "never seen before");
             assert_eq!(seen.decide(held(), "me", s(114)), Move::Wait("other".into()));
             assert!(matches!(seen.decide(held(), "me", s(115)), Move::Take(_)), "unchanged for its duration");
@@ -283,10 +283,10 @@ mod tests {
     fn a_renewal_starts_the_count_again() {
         let mut seen = Sightings::default();
         let at = "2026-01-01T00:00:00Z";
-        seen.decide(lease("1", Some("other"), at), "me", s(0));
-        assert_eq!(seen.decide(lease("2", Some("other"), at), "me", s(14)), Move::Wait("other".into()));
-        assert_eq!(seen.decide(lease("2", Some("other"), at), "me", s(28)), Move::Wait("other".into()));
-        assert!(matches!(seen.decide(lease("2", Some("other"), at), "me", s(29)), Move::Take(_)));
+        seen.decide(Some(lease("1", Some("other"), at)), "me", s(0));
+        assert_eq!(seen.decide(Some(lease("2", Some("other"), at)), "me", s(14)), Move::Wait("other".into()));
+        assert_eq!(seen.decide(Some(lease("2", Some("other"), at)), "me", s(28)), Move::Wait("other".into()));
+        assert!(matches!(seen.decide(Some(lease("2", Some("other"), at)), "me", s(29)), Move::Take(_)));
     }
 
     #[test]
@@ -294,8 +294,8 @@ mod tests {
         let mut seen = Sightings::default();
         let at = "2026-01-01T00:00:00Z";
         assert_eq!(seen.decide(None, "me", s(0)), Move::Create);
-        assert!(matches!(seen.decide(lease("1", None, at), "me", s(0)), Move::Take(_)));
-        assert!(matches!(seen.decide(lease("2", Some(""), at), "me", s(0)), Move::Take(_)));
-        assert!(matches!(seen.decide(lease("3", Some("me"), at), "me", s(0)), Move::Renew(_)));
+        assert!(matches!(seen.decide(Some(lease("1", None, at)), "me", s(0)), Move::Take(_)));
+        assert!(matches!(seen.decide(Some(lease("2", Some(""), at)), "me", s(0)), Move::Take(_)));
+        assert!(matches!(seen.decide(Some(lease("3", Some("me"), at)), "me", s(0)), Move::Renew(_)));
     }
 }

@@ -278,7 +278,7 @@ impl Watcher<'_> {
         // Secrets only here and in admitted namespaces (see `gate`): never cluster-wide.
         let namespace = self.settings.namespace.clone();
         let api = Api::<PartialObjectMeta<Secret>>::namespaced(self.context.client.clone(), &namespace);
-        self.watch(tasks, "Secrets of the operator", api, Some(ours()), false, move |world, change| {
+        self.watch(tasks, "Secrets of the operator", api, Some(&ours()), false, move |world, change| {
             children_changed(world, ChildKind::Secret, change, |of| of == namespace)
         });
     }
@@ -311,7 +311,7 @@ impl Watcher<'_> {
         };
         let take =
             move |world: &World, change: Change<PartialObjectMeta<K>>| children_changed(world, kind, change, |_| true);
-        self.watch(tasks, what, api, Some(ours()), false, take);
+        self.watch(tasks, what, api, Some(&ours()), false, take);
     }
 
     fn watch<K>(
@@ -319,14 +319,14 @@ impl Watcher<'_> {
         tasks: &mut JoinSet<()>,
         what: &'static str,
         api: Api<K>,
-        labels: Option<String>,
+        labels: Option<&str>,
         telling: bool,
         take: impl Fn(&World, Change<K>) -> Vec<Key> + Send + Sync + 'static,
     ) where
         K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
     {
         self.readiness.pending(what, "not listed yet");
-        let config = self.settings.watches().config(labels.as_deref());
+        let config = self.settings.watches().config(labels);
         let (context, readiness, news) = (self.context.clone(), self.readiness.clone(), self.news.clone());
         tasks.spawn(async move {
             let mut show = shown(&readiness, what);

@@ -25,12 +25,14 @@ where
     let without = |status: &S| {
         let mut value = serde_json::to_value(status).unwrap_or_default();
         if let Value::Object(fields) = &mut value {
-            left.iter().for_each(|field| drop(fields.remove(*field)));
+            for field in left {
+                fields.remove(*field);
+            }
         }
         value
     };
     let wanted = without(wanted);
-    if standing.map(without).unwrap_or_else(|| json!({})) == wanted {
+    if standing.map_or_else(|| json!({}), without) == wanted {
         return Ok(false);
     }
     let name = object.name_any();

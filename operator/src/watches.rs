@@ -117,12 +117,12 @@ pub fn shown<'a>(readiness: &'a Readiness, what: &'a str) -> impl FnMut(Option<(
 }
 
 fn classify(error: &watcher::Error) -> (Trouble, String) {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        _ => return (Trouble::Other, error.to_string()),
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status)) = error
+    else {
+        return (Trouble::Other, error.to_string());
     };
     if status.is_forbidden() {
         (Trouble::Forbidden, format!("not allowed: {}", status.message))

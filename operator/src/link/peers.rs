@@ -70,7 +70,9 @@ impl Peers {
     /// Replaces everything: what a fresh list does not have is gone.
     pub fn replace(&self, servers: Vec<SecurityServer>) {
         let mut fresh = Seen::default();
-        servers.into_iter().for_each(|server| fresh.insert(Arc::new(server)));
+        for server in servers {
+            fresh.insert(Arc::new(server));
+        }
         *self.lock() = fresh;
     }
 

@@ -197,7 +197,7 @@ async fn answer(state: &LinkState, peer: &PeerKey, body: &Bytes) -> Result<PollA
             return Ok(answer);
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return Ok(answer) },
+            more = changes.changed() => if more.is_err() { return Ok(answer) },
             () = &mut over => return Ok(answer),
             () = state.stop.cancelled() => return Ok(answer),
         }

@@ -126,7 +126,7 @@ fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys
     let trusted: Vec<_> = keys.iter().map(|(_, key)| *key).collect();
     match document::open::<P>(&packed.0, &trusted) {
         Ok(verified) => {
-            let signer = keys.iter().find(|(_, key)| key.key_id().to_string() == verified.key_id);
+            let signer = keys.iter().find(|(_, key)| key.key_id() == verified.key_id);
             let generation = signer.map_or(0, |(generation, _)| *generation);
             kept(verified, generation, resource_version, uid)
         }

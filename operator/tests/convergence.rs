@@ -1,0 +1,254 @@
+//! What the operator brings about on a real API server, with the rights of the chart and no more.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, helpers of tests too")]
+
+#[path = "support/rights.rs"]
+mod rights;
+mod support;
+
+use std::time::Duration;
+
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use saatkond_api::SecurityServer;
+use serde_json::json;
+use support::{Bed, bed, federation, get, objects, remove, until, until_condition};
+
+/// Until everything that needs no running gateway holds.
+async fn until_set_up(admin: &Client, stem: &str) {
+    let home = format!("{stem}-home");
+    until_condition(admin, ("TrustAnchor", "", stem), "AuthorityAvailable", "True/AsDeclared").await;
+    until_condition(admin, ("Member", &home, "register"), "Registered", "True/AsDeclared").await;
+    for condition in ["Admitted", "IdentityIssued", "ConfigurationPublished", "ChildrenApplied", "Available"] {
+        until_condition(admin, ("SecurityServer", &home, "ss1"), condition, "True/AsDeclared").await;
+    }
+}
+
+async fn set_up(bed: &'static Bed, stem: &str) -> (Client, tokio::task::JoinHandle<()>, support::Operator) {
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let operator = bed.operator(None, &[]).await;
+    bed.apply(&federation(stem));
+    until_set_up(&admin, stem).await;
+    (admin, faker, operator)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federation_converges_stays_quiet_and_a_restart_writes_nothing() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let calls = rights::Recorder::new();
+    let operator = bed.operator(Some(calls.clone()), &[]).await;
+    bed.apply(&federation("conv"));
+    until_set_up(&admin, "conv").await;
+    let seen = objects(&admin, "conv").await;
+    for object in [
+        "Secret saatkond-system/conv-ca-1",
+        "Secret saatkond-system/conv-configuration-1",
+        "Secret saatkond-system/conv-configuration-2",
+        "ConfigMap saatkond-system/conv-instance-configuration",
+        "ConfigMap saatkond-system/conv-home.ss1-server-configuration",
+        "ConfigMap conv-home/ss1-configuration",
+        "Secret conv-home/ss1-identity",
+        "Deployment conv-home/ss1",
+        "Service conv-home/ss1",
+        "PodDisruptionBudget conv-home/ss1",
+        "ServiceAccount conv-home/ss1",
+    ] {
+        assert!(seen.contains_key(object), "no {object} among {:?}", seen.keys().collect::<Vec<_>>());
+    }
+    assert_eq!(seen["Secret saatkond-system/conv-ca-1"]["immutable"], true);
+
+    // Quiet: not one write while nothing changes.
+    quiet(&operator, Duration::from_secs(8)).await;
+    assert!(calls.count() > 30);
+    assert_eq!(calls.without_right("saatkond-controller", support::SYSTEM), Vec::<String>::new(), "not in RBAC.md");
+    // A restart finds everything as it should be.
+    operator.end().await;
+    let again = bed.operator(None, &[]).await;
+    until("the second operator has looked at everything", Duration::from_secs(20), || async {
+        let text = again.metrics.text().unwrap();
+        let done = ["TrustAnchor", "Member", "SecurityServer"]
+            .iter()
+            .all(|kind| text.contains(&format!("saatkond_reconciles_total{{kind=\"{kind}\",result=\"ok\"}}")));
+        if done { Ok(()) } else { Err(text) }
+    })
+    .await;
+    quiet(&again, Duration::from_secs(4)).await;
+    assert_eq!(again.writes(), 0, "a restart on a converged state writes nothing\n{}", again.metrics.text().unwrap());
+    again.end().await;
+    faker.abort();
+    remove(&admin, "conv").await;
+}
+
+/// No write but the lease's until `bound` is over; the first one is shown at once.
+async fn quiet(operator: &support::Operator, bound: Duration) {
+    // What the last change still causes may finish first.
+    let mut last = operator.writes();
+    let mut since = std::time::Instant::now();
+    until("no more writes", Duration::from_secs(40), || {
+        let now = operator.writes();
+        if now != last {
+            last = now;
+            since = std::time::Instant::now();
+        }
+        let calm = since.elapsed() >= bound;
+        async move { if calm { Ok(()) } else { Err(format!("{now} writes so far")) } }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    // Somebody's own Service stands where ours should.
+    bed.apply(&support::namespace("drift-home", Some("DRIFT/GOV/70000001")));
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "ss1", "namespace": "drift-home"},
+        "spec": {"ports": [{"name": "own", "port": 1234}], "selector": {"app": "own"}},
+    });
+    bed.apply(&foreign.to_string());
+    let faker = support::fake_deployments(admin.clone());
+    let operator = bed.operator(None, &[]).await;
+    bed.apply(&federation("drift"));
+    let server = ("SecurityServer", "drift-home", "ss1");
+    until_condition(&admin, server, "ChildrenApplied", "False/ForeignObject").await;
+    let service = get(&admin, "Service", "drift-home", "ss1").await.unwrap();
+    assert_eq!(service["spec"]["ports"][0]["port"], 1234, "what is not ours is never overwritten");
+    // It goes away, ours comes.
+    bed.kubectl(&["delete", "service", "ss1", "--namespace=drift-home"]);
+    until_condition(&admin, server, "ChildrenApplied", "True/AsDeclared").await;
+
+    let names = [
+        ("Deployment", "ss1"),
+        ("Service", "ss1"),
+        ("ServiceAccount", "ss1"),
+        ("PodDisruptionBudget", "ss1"),
+        ("ConfigMap", "ss1-configuration"),
+        ("Secret", "ss1-identity"),
+    ];
+    for (kind, name) in names {
+        let before = get(&admin, kind, "drift-home", name).await.unwrap();
+        bed.kubectl(&["delete", kind, name, "--namespace=drift-home", "--wait=false"]);
+        let started = std::time::Instant::now();
+        until(&format!("{kind} {name} is back"), Duration::from_secs(5), || async {
+            match get(&admin, kind, "drift-home", name).await {
+                Some(now) if now["metadata"]["uid"] != before["metadata"]["uid"] => Ok(()),
+                _ => Err(get(&admin, "SecurityServer", "drift-home", "ss1").await.unwrap_or_default().to_string()),
+            }
+        })
+        .await;
+        eprintln!("{kind} {name} was back after {:?}", started.elapsed());
+    }
+    // One field edited by hand.
+    bed.kubectl(&["scale", "deployment/ss1", "--replicas=7", "--namespace=drift-home"]);
+    until("the replicas are ours again", Duration::from_secs(5), || async {
+        let now = get(&admin, "Deployment", "drift-home", "ss1").await.unwrap();
+        if now["spec"]["replicas"] == 2 { Ok(()) } else { Err(now["spec"]["replicas"].to_string()) }
+    })
+    .await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "drift").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_binding_and_without_the_identity_nothing_is_made_and_both_are_said() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let operator = bed.operator(None, &[]).await;
+    // As applied by a user before anybody has admitted the namespace.
+    let all = federation("adm");
+    let parts: Vec<_> = all.split("\n---\n").collect();
+    bed.apply(&support::namespace("adm-home", None));
+    bed.apply(&parts[2..].join("\n---\n"));
+    let member = ("Member", "adm-home", "register");
+    until_condition(&admin, member, "Admitted", "False/NamespaceNotAdmitted").await;
+    until_condition(&admin, ("SecurityServer", "adm-home", "ss1"), "Admitted", "False/NamespaceNotAdmitted").await;
+    assert!(get(&admin, "Secret", "adm-home", "ss1-identity").await.is_none());
+    bed.apply(parts[1]);
+    until_condition(&admin, member, "Admitted", "False/IdentityNotAdmitted").await;
+    bed.apply(parts[0]);
+    until_condition(&admin, member, "Admitted", "True/AsDeclared").await;
+    until_condition(&admin, member, "Registered", "True/AsDeclared").await;
+    operator.end().await;
+    remove(&admin, "adm").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_server_leaves_the_configuration_before_it_goes() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let (admin, faker, operator) = set_up(bed, "del").await;
+    let servers: Api<SecurityServer> = Api::namespaced(admin.clone(), "del-home");
+    let finalizers = servers.get("ss1").await.unwrap().finalizers().to_vec();
+    assert!(finalizers.contains(&saatkond_api::names::finalizer::SECURITY_SERVER.to_owned()), "{finalizers:?}");
+    servers.delete("ss1", &DeleteParams::default()).await.unwrap();
+    until("the server is gone", Duration::from_secs(30), || async {
+        match servers.get_opt("ss1").await.unwrap() {
+            None => Ok(()),
+            Some(server) => Err(format!("{:#?}", server.status)),
+        }
+    })
+    .await;
+    let members: Api<DynamicObject> = Api::namespaced_with(admin.clone(), "del-home", &support::kinds()[1]);
+    members.delete("register", &DeleteParams::default()).await.unwrap();
+    until("the member is gone", Duration::from_secs(30), || async {
+        match members.get_opt("register").await.unwrap() {
+            None => Ok(()),
+            Some(member) => Err(serde_json::to_string_pretty(&member).unwrap()),
+        }
+    })
+    .await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "del").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_operators_race_and_make_one_key_a_generation() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let first = bed.operator(None, &["--identity=racer-1"]).await;
+    let second = bed.operator(None, &["--identity=racer-2"]).await;
+    bed.apply(&federation("race"));
+    until_set_up(&admin, "race").await;
+    let leading = |operator: &support::Operator| operator.metrics.leading.get();
+    assert_eq!(leading(&first) + leading(&second), 1, "exactly one leads");
+    let (leader, standby) = if leading(&first) == 1 { (first, second) } else { (second, first) };
+    assert_eq!(standby.writes(), 0);
+    let before = get(&admin, "Secret", support::SYSTEM, "race-ca-1").await.unwrap();
+    // Somebody steals the lease: the leader drops its writer, and writes nothing under it any more.
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(admin.clone(), support::SYSTEM);
+    let stolen = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 4}});
+    leases.patch("saatkond-controller", &PatchParams::default(), &Patch::Merge(stolen)).await.unwrap();
+    until("the leader has noticed", Duration::from_secs(10), || {
+        let now = leading(&leader);
+        async move { if now == 0 { Ok(()) } else { Err(String::from("it still leads")) } }
+    })
+    .await;
+    // The thief never renews: one of the two takes over, and nothing is made twice.
+    until("one leads again", Duration::from_secs(20), || {
+        let now = leading(&leader) + leading(&standby);
+        async move { if now == 1 { Ok(()) } else { Err(format!("{now} lead")) } }
+    })
+    .await;
+    bed.kubectl(&["delete", "deployment", "ss1", "--namespace=race-home", "--wait=false"]);
+    until("the new leader works", Duration::from_secs(10), || async {
+        get(&admin, "Deployment", "race-home", "ss1").await.map(|_| ()).ok_or_else(|| "no Deployment".to_owned())
+    })
+    .await;
+    let after = get(&admin, "Secret", support::SYSTEM, "race-ca-1").await.unwrap();
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert!(get(&admin, "Secret", support::SYSTEM, "race-ca-2").await.is_none());
+    leader.end().await;
+    standby.end().await;
+    faker.abort();
+    remove(&admin, "race").await;
+}

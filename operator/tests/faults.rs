@@ -1,0 +1,160 @@
+//! What the operator makes of a Kubernetes that refuses, forgets, falls silent or takes a namespace away.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, helpers of tests too")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use saatkond_operator::client::{Call, Fault, Verdict};
+use support::{bed_with_controllers, condition, federation, get, remove, until, until_condition};
+
+type Judge = dyn Fn(&Call, usize) -> Verdict + Send + Sync;
+
+/// Gives a verdict by the call and how many such calls there were.
+struct Rule {
+    judge: Box<Judge>,
+    matches: fn(&Call) -> bool,
+    seen: AtomicUsize,
+}
+
+impl Rule {
+    fn new(matches: fn(&Call) -> bool, judge: impl Fn(&Call, usize) -> Verdict + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { judge: Box::new(judge), matches, seen: AtomicUsize::new(0) })
+    }
+
+    fn seen(&self) -> usize {
+        self.seen.load(Ordering::SeqCst)
+    }
+}
+
+impl Fault for Rule {
+    fn judge(&self, call: &Call) -> Verdict {
+        if !(self.matches)(call) {
+            return Verdict::Pass;
+        }
+        (self.judge)(call, self.seen.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn died(&self) {}
+}
+
+fn first(count: usize, verdict: Verdict) -> impl Fn(&Call, usize) -> Verdict + Send + Sync + 'static {
+    move |_, number| if number < count { verdict } else { Verdict::Pass }
+}
+
+const AVAILABLE: (&str, &str) = ("Available", "True/AsDeclared");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_verb_that_is_refused_is_named_and_the_rest_goes_on() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let rule = Rule::new(|call| call.verb == "patch" && call.resource == "services", first(3, Verdict::Answer(403)));
+    let operator = bed.operator(Some(rule.clone()), &[]).await;
+    bed.apply(&federation("forb"));
+    let server = ("SecurityServer", "forb-home", "ss1");
+    until_condition(&admin, server, "ChildrenApplied", "False/Forbidden").await;
+    until_condition(&admin, ("Member", "forb-home", "register"), "Registered", "True/AsDeclared").await;
+    // When the right is there the object recovers by itself.
+    until_condition(&admin, server, AVAILABLE.0, AVAILABLE.1).await;
+    assert!(rule.seen() > 3);
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "forb").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_and_server_errors_are_got_over() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let verdicts = |_: &Call, number: usize| match number % 6 {
+        1 => Verdict::Answer(409),
+        3 => Verdict::Answer(500),
+        5 => Verdict::Answer(429),
+        _ => Verdict::Pass,
+    };
+    // Half of all writes fail, for a while.
+    let rule = Rule::new(
+        |call| call.is_write() && call.resource != "leases",
+        move |call, number| {
+            if number < 60 { verdicts(call, number) } else { Verdict::Pass }
+        },
+    );
+    let operator = bed.operator(Some(rule), &[]).await;
+    bed.apply(&federation("conf"));
+    until_condition(&admin, ("SecurityServer", "conf-home", "ss1"), AVAILABLE.0, AVAILABLE.1).await;
+    until_condition(&admin, ("Member", "conf-home", "register"), "Registered", "True/AsDeclared").await;
+    let authorities =
+        bed.kubectl(&["get", "secrets", "-n", support::SYSTEM, "-l", "saatkond.io/trust-anchor=conf", "-o", "name"]);
+    assert_eq!(authorities.lines().count(), 3, "one authority and two configuration keys:\n{authorities}");
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "conf").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_watch_and_one_that_falls_silent_are_opened_anew() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let rule = Rule::new(
+        |call| call.verb == "watch" && matches!(&*call.resource, "members" | "securityservers" | "trustanchors"),
+        |_, number| match number {
+            0..3 => Verdict::Answer(410),
+            3..6 => Verdict::Silence,
+            _ => Verdict::Pass,
+        },
+    );
+    let operator = bed.operator(Some(rule.clone()), &["--watch-seconds=5"]).await;
+    until("all watches have been opened badly", Duration::from_secs(30), || async {
+        if rule.seen() >= 6 { Ok(()) } else { Err(format!("{} so far", rule.seen())) }
+    })
+    .await;
+    // The objects come while the watches are silent.
+    bed.apply(&federation("gone"));
+    until_condition(&admin, ("SecurityServer", "gone-home", "ss1"), AVAILABLE.0, AVAILABLE.1).await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "gone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_deleted_half_way_goes_and_takes_nothing_along() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    // The identity is stored, then nothing else gets through until the namespace is on its way out.
+    let rule = Rule::new(
+        |call| call.verb == "patch" && call.resource == "deployments",
+        first(usize::MAX, Verdict::Answer(500)),
+    );
+    let operator = bed.operator(Some(rule), &[]).await;
+    bed.apply(&federation("half"));
+    until("the identity is stored", Duration::from_secs(30), || async {
+        get(&admin, "Secret", "half-home", "ss1-identity").await.map(|_| ()).ok_or_else(|| "no identity".to_owned())
+    })
+    .await;
+    bed.kubectl(&["delete", "namespace", "half-home", "--wait=false"]);
+    until("the namespace is gone", Duration::from_mins(1), || async {
+        let text = bed.kubectl(&["get", "namespace", "half-home", "--ignore-not-found", "-o", "yaml"]);
+        if text.trim().is_empty() { Ok(()) } else { Err(text) }
+    })
+    .await;
+    // The anchor lives on, and knows nobody any more.
+    until("the anchor is well", Duration::from_secs(20), || async {
+        condition(&admin, "TrustAnchor", "", "half", "AuthorityAvailable")
+            .await
+            .and_then(|seen| if seen == "True/AsDeclared" { Ok(()) } else { Err(seen) })
+    })
+    .await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "half").await;
+}

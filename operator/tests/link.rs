@@ -1,0 +1,369 @@
+//! The link on a real API server, with its own rights: who is answered, what with, and what is stored before.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, helpers of tests too")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use saatkond_api::SecurityServer;
+use saatkond_operator::client::{Hooks, connect};
+use saatkond_operator::clock::SystemClock;
+use saatkond_operator::health::Readiness;
+use saatkond_operator::link::Link;
+use saatkond_operator::link::server::{Limits, bind};
+use saatkond_operator::metrics::Metrics;
+use saatkond_operator::watches::WatchSettings;
+use saatkond_pki::authority::{Authority, AuthoritySpec};
+use saatkond_pki::key::{Algorithm, KeyPair, KeySource, SystemKeys};
+use saatkond_pki::leaf::{self, LeafRequest, Terms, Usage};
+use saatkond_pki::serial::Serial;
+use saatkond_wire::identity::{Credential, SecretText};
+use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAnswer, ProcessId, server_name};
+use serde_json::{Value, json};
+use support::{Bed, bed, until};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+const POD: &str = "0a0b0c0d-0000-4000-8000-000000000001";
+
+struct Leaf {
+    pem: String,
+    key: KeyPair,
+}
+
+fn authority() -> Authority {
+    let spec = AuthoritySpec {
+        instance: "LINK",
+        generation: 1,
+        algorithm: Algorithm::EcdsaP256,
+        not_before: Timestamp::now() - SignedDuration::from_mins(5),
+        lifetime: SignedDuration::from_hours(100),
+        serial: Serial::from_random([7; 16]),
+    };
+    Authority::create(&spec, &SystemKeys).unwrap()
+}
+
+fn issue(authority: &Authority, usage: Usage, uri: &str, dns: &[String]) -> Leaf {
+    let key = SystemKeys.generate(Algorithm::EcdsaP256).unwrap();
+    let request = LeafRequest { usage, common_name: "test".into(), uri: uri.into(), dns_names: dns.to_vec() };
+    let terms = Terms {
+        now: Timestamp::now(),
+        lifetime: SignedDuration::from_hours(10),
+        retirement: SignedDuration::ZERO,
+        serial: Serial::from_random([9; 16]),
+    };
+    let issued = leaf::issue(authority, &request, key.public(), &terms).unwrap();
+    Leaf { pem: issued.pem, key }
+}
+
+struct Running {
+    address: SocketAddr,
+    readiness: Readiness,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    authority: Authority,
+    _folder: tempfile::TempDir,
+}
+
+/// The link of trust anchor `anchor`, with its own ServiceAccount.
+async fn link(bed: &Bed, anchor: &str) -> Running {
+    let authority = authority();
+    let own = issue(&authority, Usage::Link, "saatkond://LINK/link?use=link", &[server_name(anchor)]);
+    let folder = tempfile::tempdir().unwrap();
+    let credential = Credential {
+        issue_number: 0,
+        generation: 1,
+        certificate: own.pem.clone(),
+        key: SecretText::new(own.key.to_pkcs8_pem().to_string()),
+    };
+    std::fs::write(folder.path().join(format!("{anchor}.json")), serde_json::to_vec(&credential).unwrap()).unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let config = bed.account("saatkond-link").await;
+    let client = connect(config, metrics.api_requests.clone(), Hooks::default()).unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (readiness, stop) = (Readiness::default(), CancellationToken::new());
+    // What it waits for first, so that the wait below cannot see a link that has not begun.
+    for what in ["documents", "security servers", "the link's own leaf"] {
+        readiness.pending(what, "not begun");
+    }
+    let link = Link {
+        client,
+        namespace: support::SYSTEM.into(),
+        identity: folder.path().to_owned(),
+        listener,
+        limits: Limits::default(),
+        watches: WatchSettings::default(),
+        clock: Arc::new(SystemClock::new()),
+        metrics,
+        readiness: readiness.clone(),
+    };
+    let task = tokio::spawn(link.run(stop.clone()));
+    let running = Running { address, readiness, stop, task, authority, _folder: folder };
+    until("the link is ready", Duration::from_secs(20), || async {
+        let list = running.readiness.list();
+        if list.is_empty() && TcpStream::connect(running.address).await.is_ok() {
+            Ok(())
+        } else {
+            Err(format!("{list:?}"))
+        }
+    })
+    .await;
+    running
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// A connection as the holder of this leaf.
+async fn dial(link: &Running, anchor: &str, leaf: &Leaf) -> Sender {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(link.authority.certificate().der().to_vec())).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(leaf.pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.to_pkcs8_pem().as_bytes()).unwrap();
+    let mut config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(link.address).await.unwrap();
+    let name = ServerName::try_from(server_name(anchor)).unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn post(sender: &mut Sender, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+    let request = http::Request::post(format!("https://link{path}")).body(Full::new(body.into())).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+fn poll(loaded: Option<u64>, have: u64, wait: u32) -> Poll {
+    Poll {
+        format: 1,
+        highest_format: 1,
+        process: ProcessId { pod_uid: POD.into(), incarnation: 1 },
+        loaded: loaded.map(|version| Loaded {
+            instance_version: version,
+            server_version: version,
+            bundle_sequence: 1,
+            bundle_hash: "00".into(),
+            leaf_issue_number: 1,
+            leaf_serial: "4a".into(),
+            oldest_session: None,
+        }),
+        have_instance_version: have,
+        have_server_version: have,
+        have_issue_number: 1,
+        wait_seconds: wait,
+    }
+}
+
+async fn ask(sender: &mut Sender, poll: &Poll) -> (u16, Value) {
+    post(sender, POLL_PATH, serde_json::to_vec(poll).unwrap()).await
+}
+
+fn documents(anchor: &str, version: u64) -> String {
+    let labels = |role: &str| {
+        json!({
+            "saatkond.io/role": role, "saatkond.io/trust-anchor": anchor,
+            "saatkond.io/security-server": "ss1", "saatkond.io/security-server-namespace": format!("{anchor}-home"),
+            "app.kubernetes.io/managed-by": "saatkond",
+        })
+    };
+    let map = |name: String, role: &str, entry: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": name, "namespace": support::SYSTEM, "labels": labels(role),
+                "annotations": {"saatkond.io/document-version": version.to_string()},
+            },
+            "binaryData": {entry: "AAEC"},
+        })
+        .to_string()
+    };
+    [
+        map(format!("{anchor}-instance-configuration"), "instance-configuration", "instance.jws.gz"),
+        map(format!("{anchor}-home.ss1-server-configuration"), "server-configuration", "server.jws.gz"),
+    ]
+    .join("\n---\n")
+}
+
+/// A SecurityServer whose status registers this key.
+async fn register(bed: &Bed, admin: &Client, anchor: &str, key: &KeyPair) {
+    let home = format!("{anchor}-home");
+    bed.apply(&support::namespace(&home, None));
+    let server = json!({
+        "apiVersion": "saatkond.io/v1alpha1", "kind": "SecurityServer", "metadata": {"name": "ss1", "namespace": home},
+        "spec": {"memberRef": {"name": "m"}, "serverCode": "ss1"},
+    });
+    bed.apply(&server.to_string());
+    let status = json!({"status": {"issueNumber": 1, "registeredKeys": [
+        {"spkiSha256": key.spki_sha256().to_string(), "issueNumber": 1, "notAfter": "2099-01-01T00:00:00Z"},
+    ]}});
+    let api: Api<SecurityServer> = Api::namespaced(admin.clone(), &home);
+    api.patch_status("ss1", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+}
+
+async fn receipts(admin: &Client, anchor: &str) -> Vec<(u64, u64)> {
+    let api: Api<SecurityServer> = Api::namespaced(admin.clone(), &format!("{anchor}-home"));
+    let server = api.get("ss1").await.unwrap();
+    server.status.unwrap().processes.iter().map(|receipt| (receipt.incarnation, receipt.instance_version)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let link = link(bed, "lka").await;
+    let leaf =
+        issue(&link.authority, Usage::Authentication, "saatkond://LINK/GOV/1/ss1?use=authentication&issue=1", &[]);
+    bed.apply(&documents("lka", 5));
+    register(bed, &admin, "lka", &leaf.key).await;
+    let mut sender = dial(&link, "lka", &leaf).await;
+
+    // A starting process is answered at once, from the API server itself.
+    let started = Instant::now();
+    let answer = until("the key is known", Duration::from_secs(10), || {
+        let mut sender = sender.clone();
+        async move {
+            match ask(&mut sender, &poll(None, 0, 55)).await {
+                (200, answer) => Ok(answer),
+                other => Err(format!("{other:?}")),
+            }
+        }
+    })
+    .await;
+    let answer: PollAnswer = serde_json::from_value(answer).unwrap();
+    assert_eq!((answer.instance_version, answer.server_version, answer.issue_number), (5, 5, 1));
+    assert_eq!((answer.instance.as_deref(), answer.server.as_deref()), (Some(&[0, 1, 2][..]), Some(&[0, 1, 2][..])));
+    assert!(started.elapsed() < Duration::from_secs(12));
+    assert!(receipts(&admin, "lka").await.is_empty(), "a process that has loaded nothing has no receipt");
+
+    // What it has loaded is stored before the answer.
+    let (status, _) = ask(&mut sender, &poll(Some(5), 5, 0)).await;
+    assert_eq!((status, receipts(&admin, "lka").await), (200, vec![(1, 5)]));
+    let version = || async {
+        let api: Api<SecurityServer> = Api::namespaced(admin.clone(), "lka-home");
+        api.get("ss1").await.unwrap().metadata.resource_version
+    };
+    let before = version().await;
+    let (status, _) = ask(&mut sender, &poll(Some(5), 5, 0)).await;
+    assert_eq!((status, version().await), (200, before), "the same receipt is not written twice");
+
+    // An older one neither counts nor is answered.
+    let (status, refusal) = ask(&mut sender, &poll(Some(4), 5, 0)).await;
+    assert_eq!((status, refusal["reason"].as_str()), (409, Some("StaleReceipt")));
+    assert_eq!(receipts(&admin, "lka").await, vec![(1, 5)]);
+
+    // A held poll ends with news.
+    let mut held = sender.clone();
+    let waiting = tokio::spawn(async move { ask(&mut held, &poll(Some(5), 5, 55)).await });
+    bed.apply(&documents("lka", 6));
+    let (status, answer) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_eq!((status, answer["instanceVersion"].as_u64()), (200, Some(6)));
+    assert!(answer["instance"].is_string());
+
+    // A farewell takes the receipt away.
+    let process = ProcessId { pod_uid: POD.into(), incarnation: 1 };
+    let goodbye = serde_json::to_vec(&Goodbye { format: 1, process }).unwrap();
+    let (status, _) = post(&mut sender, GOODBYE_PATH, goodbye).await;
+    assert_eq!((status, receipts(&admin, "lka").await), (204, vec![]));
+
+    // A held poll does not hold the end up.
+    let mut held = sender.clone();
+    let waiting = tokio::spawn(async move { ask(&mut held, &poll(Some(6), 6, 55)).await });
+    until("the receipt is there", Duration::from_secs(10), || async {
+        let now = receipts(&admin, "lka").await;
+        if now == [(1, 6)] { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    link.stop.cancel();
+    let (status, _) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_eq!(status, 200);
+    tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
+    support::remove(&admin, "lka").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_not_registered_is_refused_and_large_or_broken_messages_are_too() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let link = link(bed, "lkb").await;
+    let uri = "saatkond://LINK/GOV/1/ss1?use=authentication&issue=1";
+    let registered = issue(&link.authority, Usage::Authentication, uri, &[]);
+    // The same name under the same authority, with another key: a chain proves nothing here.
+    let minted = issue(&link.authority, Usage::Authentication, uri, &[]);
+    bed.apply(&documents("lkb", 1));
+    register(bed, &admin, "lkb", &registered.key).await;
+    let mut good = dial(&link, "lkb", &registered).await;
+    until("the key is known", Duration::from_secs(10), || {
+        let mut good = good.clone();
+        async move {
+            let answer = ask(&mut good, &poll(None, 0, 0)).await;
+            if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+        }
+    })
+    .await;
+    let mut bad = dial(&link, "lkb", &minted).await;
+    let (status, refusal) = ask(&mut bad, &poll(Some(1), 1, 0)).await;
+    assert_eq!((status, refusal["reason"].as_str()), (403, Some("UnknownKey")));
+    assert!(receipts(&admin, "lkb").await.is_empty());
+
+    let cases: [(&str, Vec<u8>, u16); 5] = [
+        ("not JSON", b"{".to_vec(), 400),
+        ("nothing", Vec::new(), 400),
+        ("too large", vec![b' '; 64 << 10], 413),
+        ("another format", serde_json::to_vec(&Poll { format: 99, ..poll(None, 0, 0) }).unwrap(), 400),
+        (
+            "a pod UID that would be another field manager",
+            serde_json::to_vec(&Poll {
+                process: ProcessId { pod_uid: "../status".into(), incarnation: 1 },
+                ..poll(Some(1), 1, 0)
+            })
+            .unwrap(),
+            400,
+        ),
+    ];
+    for (what, body, expected) in cases {
+        let (status, answer) = post(&mut good, POLL_PATH, body).await;
+        assert_eq!(status, expected, "{what}: {answer}");
+    }
+    let (status, _) = post(&mut good, "/v1/other", Vec::new()).await;
+    assert_eq!(status, 404);
+    // A peer without a certificate does not get as far as a request.
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(link.authority.certificate().der().to_vec())).unwrap();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(link.address).await.unwrap();
+    let name = ServerName::try_from(server_name("lkb")).unwrap();
+    let refused = match tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Err(_) => true,
+        Ok(stream) => {
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let (mut sender, connection) = handshake.await.unwrap();
+            tokio::spawn(connection);
+            let request = http::Request::post("https://link/v1/poll").body(Full::new(Bytes::new())).unwrap();
+            sender.send_request(request).await.is_err()
+        }
+    };
+    assert!(refused, "a peer without a certificate was served");
+    link.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
+    support::remove(&admin, "lkb").await;
+}
