@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, Reason, find};
 use saatkond_api::v1alpha1::security_server::SecurityServerStatus;
-use saatkond_domain::children::{ChildKind, covers};
+use saatkond_domain::children::{Child, ChildKind, covers};
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
 use saatkond_domain::schedule::{may_renew_at, renew_at, resign_at};
@@ -330,7 +330,7 @@ fn drift_of_each_child_is_repaired_and_a_foreign_one_is_named() {
         let kind = seen.children[index].kind;
         seen.children[index].intact = false;
         let planned = plan(&seen, world.now);
-        assert_eq!(planned.children.iter().map(|it| it.kind()).collect::<Vec<_>>(), [kind], "edited");
+        assert_eq!(planned.children.iter().map(Child::kind).collect::<Vec<_>>(), [kind], "edited");
         assert_eq!(planned.events[0].reason, Reason::DriftRepaired, "{kind}");
         let mut seen = world.observe_server(0);
         seen.children.remove(index);

@@ -38,6 +38,9 @@ fn edit(published: &mut Published<InstanceConfiguration>, change: impl FnOnce(&m
     change(Arc::make_mut(&mut document.payload));
 }
 
+type Trace = fn(&mut ObservedTrustAnchor, &ObservedTrustAnchor);
+type Change = fn(&mut World);
+
 /// No write of any kind.
 fn is_quiet(plan: &TrustAnchorPlan) -> bool {
     plan.finalizer == FinalizerChange::Keep
@@ -60,7 +63,6 @@ fn an_authority_is_made_only_where_no_trace_of_one_is_left() {
     assert_eq!(made.next_check, at(START), "looked at again at once");
 
     let whole = steady.observe_anchor(0);
-    type Trace = fn(&mut ObservedTrustAnchor, &ObservedTrustAnchor);
     let traces: [(&str, Trace); 4] = [
         ("a published document", |seen, whole| seen.published = whole.published.clone()),
         ("a document that someone has edited", |seen, _| {
@@ -259,7 +261,6 @@ fn who_is_registered() {
     };
     let (all, both) = ("1 70000001 70000002", "ss1.population.example:5500 ss1.benefits.svc:5500");
     let steady = World::steady();
-    type Change = fn(&mut World);
     let cases: [(&str, Change, &str, &str); 9] = [
         ("everybody", |_| {}, all, both),
         ("annotation taken away", |w| w.admit("benefits", None), "1 70000001", "ss1.population.example:5500"),

@@ -83,7 +83,7 @@ pub fn key<K: ResourceExt>(object: &K) -> Key {
 pub fn authority(generation: u32, lifetime_hours: i64) -> AuthorityCertificate {
     static MADE: Mutex<BTreeMap<(u32, i64), AuthorityCertificate>> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().unwrap();
-    let make = || {
+    let fresh = || {
         let spec = AuthoritySpec {
             instance: "EE",
             generation,
@@ -94,7 +94,7 @@ pub fn authority(generation: u32, lifetime_hours: i64) -> AuthorityCertificate {
         };
         Authority::create(&spec, &SystemKeys).unwrap().certificate().clone()
     };
-    made.entry((generation, lifetime_hours)).or_insert_with(make).clone()
+    made.entry((generation, lifetime_hours)).or_insert_with(fresh).clone()
 }
 
 impl World {
@@ -292,8 +292,8 @@ impl World {
             configuration: self.configurations.get(&key).cloned().unwrap_or(Published::Absent),
             start_copy: self.copies.get(&key).cloned(),
             children: self.children.get(&key).cloned().unwrap_or_default(),
-            pods: Some(self.pods(&server, deployed)),
-            deployment: deployed.then(|| DeploymentFacts {
+            pods: Some(Self::pods(&server, deployed)),
+            deployment: deployed.then_some(DeploymentFacts {
                 observed: true,
                 replicas,
                 updated: replicas,
@@ -305,7 +305,7 @@ impl World {
     }
 
     /// One pod a replica, as soon as there is a Deployment.
-    fn pods(&self, server: &SecurityServer, deployed: bool) -> Vec<ObservedPod> {
+    fn pods(server: &SecurityServer, deployed: bool) -> Vec<ObservedPod> {
         let count = if deployed { server.spec.replicas } else { 0 };
         (0..count)
             .map(|n| ObservedPod {
@@ -392,8 +392,8 @@ impl World {
         for request in create_configuration_keys {
             let generation = request.generation;
             self.write(format!("create Secret {name}-configuration-{generation}"), |world| {
-                let seed = [u8::try_from(generation).unwrap(); 32];
-                let public = ConfigurationKey::from_seed(&seed).unwrap().public();
+                let bytes = [u8::try_from(generation).unwrap(); 32];
+                let public = ConfigurationKey::from_seed(&bytes).unwrap().public();
                 assert!(world.configuration_keys.insert(generation, public).is_none());
             })?;
         }
@@ -416,7 +416,7 @@ impl World {
             let leaf = self.issue(&request.leaf, request.generation, 0);
             let stored = leaf.clone();
             self.write("apply Secret saatkond-link-identity".into(), |world| {
-                world.link_leaf = Stored::Present(stored)
+                world.link_leaf = Stored::Present(stored);
             })?;
             applied.link_leaf = Some(leaf);
         }
@@ -651,9 +651,8 @@ impl World {
     /// Reconciles until nothing is written any more. A crash only costs a round.
     pub fn settle(&mut self) {
         for _ in 0..30 {
-            match self.round() {
-                Ok(false) => return,
-                Ok(true) | Err(Crashed) => {}
+            if let Ok(false) = self.round() {
+                return;
             }
         }
         panic!("no steady state; the last writes were {:#?}", &self.log[self.log.len().saturating_sub(12)..]);
