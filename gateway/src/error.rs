@@ -239,11 +239,11 @@ impl Form {
         let mut out = String::from(r#"<?xml version="1.0" encoding="UTF-8" standalone="no"?><error>"#);
         for (name, text) in [("type", &fault.kind), ("message", &fault.message), ("detail", &fault.detail)] {
             if text.is_empty() {
-                out.push_str(&format!("<{name}/>"));
+                out.extend(["<", name, "/>"]);
             } else {
-                out.push_str(&format!("<{name}>"));
+                out.extend(["<", name, ">"]);
                 escape_xml(text, &mut out);
-                out.push_str(&format!("</{name}>"));
+                out.extend(["</", name, ">"]);
             }
         }
         out.push_str("</error>");

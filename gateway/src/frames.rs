@@ -60,7 +60,7 @@ impl Reader {
     }
 
     /// The next event; `None` until more bytes are pushed.
-    pub fn next(&mut self) -> Result<Option<Event>, EnvelopeError> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, EnvelopeError> {
         loop {
             if self.is_over {
                 return if self.input.is_empty() { Ok(None) } else { Err(EnvelopeError::Order) };
@@ -184,7 +184,7 @@ mod tests {
         let (mut reader, mut rest, mut body, mut signature) = (Reader::default(), None, Vec::new(), None);
         for piece in bytes.chunks(step.max(1)) {
             reader.push(Bytes::copy_from_slice(piece));
-            while let Some(event) = reader.next()? {
+            while let Some(event) = reader.next_event()? {
                 match event {
                     Event::Rest(bytes) => rest = Some(bytes),
                     Event::Body(bytes) => {
@@ -247,7 +247,7 @@ mod tests {
         let fault = Fault { kind: "server.x".into(), message: "ä".repeat(90_000), detail: "d".into() };
         let mut reader = Reader::default();
         reader.push(fault_frame(&fault));
-        let Ok(Some(Event::Fault(read))) = reader.next() else { panic!("no fault") };
+        let Ok(Some(Event::Fault(read))) = reader.next_event() else { panic!("no fault") };
         assert_eq!((read.kind, read.message.chars().count()), (fault.kind, 1000));
     }
 

@@ -19,7 +19,7 @@ use crate::state::chain;
 use crate::state::in_force::{InForce, LeafProblem};
 
 /// The longest silence between two pieces of a message that is on its way. While an information system works, its own bound holds.
-pub const SILENCE: Duration = Duration::from_secs(120);
+pub const SILENCE: Duration = Duration::from_mins(2);
 
 /// Reads a message from an HTTP body.
 pub struct MessageReader {
@@ -52,7 +52,7 @@ impl MessageReader {
     /// The next event. After the message's end, and only there, an error says that none is left.
     pub async fn next(&mut self) -> Result<Event, ReadError> {
         loop {
-            if let Some(event) = self.reader.next()? {
+            if let Some(event) = self.reader.next_event()? {
                 return Ok(event);
             }
             if !self.more().await? {
@@ -65,7 +65,7 @@ impl MessageReader {
     /// Waits for the end of the body after the signature. Anything that follows it voids the message.
     pub async fn end(&mut self) -> Result<(), ReadError> {
         loop {
-            self.reader.next()?;
+            self.reader.next_event()?;
             if !self.more().await? {
                 return Ok(());
             }

@@ -91,36 +91,16 @@ pub async fn take(
         length: 0,
         hold,
     };
-    loop {
-        match incoming.next().await? {
-            Some(piece) => {
-                let has_room = incoming.hold.grow(piece.len());
-                incoming.length += piece.len();
-                incoming.pieces.push_back(piece);
-                if incoming.length > HELD || !has_room {
-                    break;
-                }
-            }
-            None => {
-                incoming.context.metrics.ended(Side::Client, "ok", started.elapsed());
-                let body = AnswerBody::Whole(incoming.joined());
-                return Ok(Answer { status, lines: part.headers, body });
-            }
+    while let Some(piece) = incoming.next().await? {
+        let has_room = incoming.hold.grow(piece.len());
+        incoming.length += piece.len();
+        incoming.pieces.push_back(piece);
+        if incoming.length > HELD || !has_room {
+            return Ok(Answer { status, lines: part.headers, body: incoming.streamed() });
         }
     }
-    let body = stream::unfold(Some(incoming), |incoming| async move {
-        let mut incoming = incoming?;
-        match incoming.stream().await {
-            Ok((piece, is_last)) => Some((Ok(piece), (!is_last).then_some(incoming))),
-            Err(failure) => {
-                let fault = incoming.context.fault(&failure, incoming.in_force.profile());
-                warn!(error_id = fault.detail, "an answer was broken off: its evidence did not come");
-                incoming.context.metrics.ended(Side::Client, failure.label(), incoming.started.elapsed());
-                Some((Err(Aborted), None))
-            }
-        }
-    });
-    Ok(Answer { status, lines: part.headers, body: AnswerBody::Stream(Box::pin(body)) })
+    incoming.context.metrics.ended(Side::Client, "ok", started.elapsed());
+    Ok(Answer { status, lines: part.headers, body: AnswerBody::Whole(incoming.joined()) })
 }
 
 /// Whether the answer belongs to the request (gateway.md 4): each of five statements, exactly once.
@@ -181,6 +161,22 @@ impl Incoming {
         }
     }
 
+    /// The body as it comes.
+    fn streamed(self) -> AnswerBody {
+        AnswerBody::Stream(Box::pin(stream::unfold(Some(self), |incoming| async move {
+            let mut incoming = incoming?;
+            match incoming.stream().await {
+                Ok((piece, is_last)) => Some((Ok(piece), (!is_last).then_some(incoming))),
+                Err(failure) => {
+                    let fault = incoming.context.fault(&failure, incoming.in_force.profile());
+                    warn!(error_id = fault.detail, "an answer was broken off: its evidence did not come");
+                    incoming.context.metrics.ended(Side::Client, failure.label(), incoming.started.elapsed());
+                    Some((Err(Aborted), None))
+                }
+            }
+        })))
+    }
+
     /// What may be shown next, and whether it is the end. What is held back never falls below [`HELD_BACK`] before the signature
     /// is good.
     async fn stream(&mut self) -> Result<(Bytes, bool), Failure> {
@@ -196,16 +192,12 @@ impl Incoming {
                 self.length -= piece.len();
                 return Ok((piece, false));
             }
-            match self.next().await? {
-                Some(piece) => {
-                    self.length += piece.len();
-                    self.pieces.push_back(piece);
-                }
-                None => {
-                    self.context.metrics.ended(Side::Client, "ok", self.started.elapsed());
-                    return Ok((self.joined(), true));
-                }
-            }
+            let Some(piece) = self.next().await? else {
+                self.context.metrics.ended(Side::Client, "ok", self.started.elapsed());
+                return Ok((self.joined(), true));
+            };
+            self.length += piece.len();
+            self.pieces.push_back(piece);
         }
     }
 

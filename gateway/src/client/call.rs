@@ -34,6 +34,9 @@ use crate::request::target;
 use crate::state::chain;
 use crate::state::in_force::InForce;
 
+/// A stand-in for a host name in the request's `:authority`; nobody reads it.
+const AUTHORITY: &str = "gateway.saatkond.internal";
+
 /// A request that was understood.
 struct Understood {
     part: RequestPart,
@@ -207,7 +210,7 @@ impl Sending<'_> {
             }
             RequestBody::Stream(pieces) => self.stream(peer, pieces, max).await?,
         };
-        let reader = self.judge_head(response)?;
+        let reader = judge_head(response)?;
         let hash = request_hash(&sha512(&self.rest), digest.as_ref());
         let Self { context, in_force, expected, started, .. } = self;
         answer::take(context.clone(), in_force.clone(), reader, expected, hash, started).await
@@ -292,7 +295,7 @@ impl Sending<'_> {
         let fail = |cause, why: String| Failure::client(cause, why);
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = format!("https://{}{EXCHANGE_PATH}", authority(&peer.id))
+        *request.uri_mut() = format!("https://{AUTHORITY}{EXCHANGE_PATH}")
             .parse()
             .map_err(|_| fail(Cause::InternalError, "the peer's name is no authority".into()))?;
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
@@ -313,28 +316,20 @@ impl Sending<'_> {
             }
         }
     }
+}
 
-    fn judge_head(&self, response: Response<Incoming>) -> Result<MessageReader, Failure> {
-        if response.status() != StatusCode::OK {
-            let why = format!("the provider's server answered with status {}", response.status().as_u16());
-            return Err(Failure::client(Cause::HttpError, why));
-        }
-        if response.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != CONTENT_TYPE) {
-            return Err(Failure::client(
-                Cause::InvalidContentType,
-                "the provider's server answered another media type",
-            ));
-        }
-        // How long an information system may take is known at the other end alone; HTTP/2 pings find a dead peer.
-        Ok(MessageReader::new(response.into_body(), None))
+fn judge_head(response: Response<Incoming>) -> Result<MessageReader, Failure> {
+    if response.status() != StatusCode::OK {
+        let why = format!("the provider's server answered with status {}", response.status().as_u16());
+        return Err(Failure::client(Cause::HttpError, why));
     }
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != CONTENT_TYPE) {
+        return Err(Failure::client(Cause::InvalidContentType, "the provider's server answered another media type"));
+    }
+    // How long an information system may take is known at the other end alone; HTTP/2 pings find a dead peer.
+    Ok(MessageReader::new(response.into_body(), None))
 }
 
 fn too_long() -> Failure {
     Failure::client(Cause::IoError, "logging_failed: the body is longer than a message may be")
-}
-
-/// A stand-in for a host name in the request's `:authority`; nobody reads it.
-fn authority(_: &ServerId) -> &'static str {
-    "gateway.saatkond.internal"
 }

@@ -31,8 +31,8 @@ const MAX_CONNECTIONS: usize = 5000;
 pub const TIMEOUTS: Timeouts = Timeouts {
     head: Duration::from_secs(30),
     idle: Duration::from_secs(75),
-    body: Duration::from_secs(60),
-    write: Duration::from_secs(60),
+    body: Duration::from_mins(1),
+    write: Duration::from_mins(1),
 };
 
 /// Accepts until `closing` is cancelled; calls under way are left to end.

@@ -19,7 +19,7 @@ use super::head::{self, Framing, Head, Refusal};
 use crate::request::headers::Line;
 
 /// Bodies up to this length are read before the request is handled; longer ones, and chunked ones, while it is.
-const WHOLE: u64 = 64 << 10;
+const WHOLE: usize = 64 << 10;
 const READ_BUFFER: usize = 16 << 10;
 /// How much is read after a refusal, so that the answer is not lost to a connection reset.
 const LINGER: usize = 256 << 10;
@@ -115,7 +115,7 @@ async fn exchange<H: Handler>(
     if head.expects_continue && !decoder.is_done() {
         timeout(times.write, stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await??;
     }
-    let answer = if matches!(head.framing, Framing::Length(length) if length <= WHOLE) {
+    let answer = if matches!(head.framing, Framing::Length(length) if length <= WHOLE as u64) {
         let mut body = BytesMut::new();
         loop {
             match next_piece(stream, buffer, &mut decoder, times).await? {
@@ -252,7 +252,7 @@ async fn write_answer(
                 timeout(times.write, stream.write_all(&out)).await??;
             } else {
                 timeout(times.write, stream.write_all(&out)).await??;
-                for piece in body.chunks(WHOLE as usize) {
+                for piece in body.chunks(WHOLE) {
                     timeout(times.write, stream.write_all(piece)).await??;
                 }
             }

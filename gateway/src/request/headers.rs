@@ -172,7 +172,7 @@ impl RoadHeaders {
             None => None,
         };
         if let Some(line) = last(lines, names::REPRESENTED_PARTY)
-            && line.value.iter().filter(|byte| **byte == b'/').count() > 1
+            && line.value.split(|byte| *byte == b'/').count() > 2
         {
             let why = "it has more parts than class and code".into();
             return Err(HeaderError { name: names::REPRESENTED_PARTY, why });

@@ -310,7 +310,9 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
             frames.push_back(signature.clone());
             // Small pieces in one buffer: one HTTP/2 frame and one TLS record instead of five.
             let mut joined = Vec::with_capacity(total);
-            frames.iter().for_each(|piece| joined.extend_from_slice(piece));
+            for piece in &frames {
+                joined.extend_from_slice(piece);
+            }
             ExchangeBody::one(joined.into())
         }
         Err(failure) => ExchangeBody::one(fault_frame(&done.context.fault(failure, done.profile))),

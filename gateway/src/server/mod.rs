@@ -109,12 +109,12 @@ async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationT
                 break;
             }
             () = closing.cancelled(), if !is_ending => is_ending = true,
-            changed = changes.changed(), if !is_ending => {
+            told = changes.changed(), if !is_ending => {
                 // A connection keeps the identity that it was opened with: after a change of leaf or bundle the peer is asked
                 // to open another, and this one ends with its last call.
                 let current = context.state.current();
                 let is_same = current.is_some_and(|current| Arc::ptr_eq(&current.tls, &in_force.tls));
-                is_ending = changed.is_err() || !is_same;
+                is_ending = told.is_err() || !is_same;
             }
         }
         if is_ending {

@@ -100,8 +100,8 @@ pub fn instance(
     if offered.format > FORMAT {
         return Err(Rejection::Format(offered.format));
     }
-    let text: String = offered.bundle.iter().map(|entry| format!("{}\n", entry.certificate.trim_end())).collect();
-    let bundle = Bundle::from_pem(&text).map_err(Rejection::Bundle)?;
+    let certificates: Vec<&str> = offered.bundle.iter().map(|entry| entry.certificate.trim_end()).collect();
+    let bundle = Bundle::from_pem(&certificates.join("\n")).map_err(Rejection::Bundle)?;
     if let Some(held) = held {
         if held.instance != offered.instance {
             let (found, expected) = (offered.instance.clone(), held.instance.clone());

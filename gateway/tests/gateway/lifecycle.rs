@@ -174,7 +174,7 @@ async fn no_call_fails_while_leaves_and_authorities_are_rotated() {
     let mut pair = Pair::start().await;
     let stop = Arc::new(AtomicBool::new(false));
     let (callers, served, failed) = load(&pair, &stop);
-    let progress = async |served: &AtomicUsize| {
+    let go_on = async |served: &AtomicUsize| {
         let before = served.load(Ordering::Relaxed);
         eventually(
             "calls go on",
@@ -183,33 +183,33 @@ async fn no_call_fails_while_leaves_and_authorities_are_rotated() {
         )
         .await;
     };
-    progress(&served).await;
+    go_on(&served).await;
     // Leaves of the same authority, on both sides.
     for _ in 0..2 {
         pair.ss1.issue += 1;
         pair.federation.write_identity(&pair.ss1);
-        progress(&served).await;
+        go_on(&served).await;
         pair.ss2.issue += 1;
         pair.federation.write_identity(&pair.ss2);
-        progress(&served).await;
+        go_on(&served).await;
     }
     // A re-key: trust both, then sign with the new, then trust the new alone.
     let new = authority(2);
     let entry = AuthorityEntry { generation: 2, certificate: new.certificate().to_pem() };
     pair.federation.instance.bundle.push(entry);
-    let step = async |pair: &mut Pair| {
+    let publish = async |pair: &mut Pair| {
         pair.federation.instance.bundle_sequence += 1;
         pair.publish();
         let line = format!("bundle_sequence {}", pair.federation.instance.bundle_sequence);
         let both = async || pair.ss1.metrics().contains(&line) && pair.ss2.metrics().contains(&line);
         eventually("both have it", || (pair.ss1.metrics(), pair.ss2.metrics()), both).await;
     };
-    step(&mut pair).await;
-    progress(&served).await;
+    publish(&mut pair).await;
+    go_on(&served).await;
     pair.federation.authority = new;
     pair.federation.generation = 2;
     pair.federation.instance.signing_generation = 2;
-    step(&mut pair).await;
+    publish(&mut pair).await;
     pair.ss1.issue += 1;
     pair.ss2.issue += 1;
     pair.federation.write_identity(&pair.ss1);
@@ -218,10 +218,10 @@ async fn no_call_fails_while_leaves_and_authorities_are_rotated() {
     let expected = (pair.ss1.issue, pair.ss2.issue);
     let both = async || (issued(&pair.ss1), issued(&pair.ss2)) == expected;
     eventually("both have new leaves", || (pair.ss1.metrics(), pair.ss2.metrics()), both).await;
-    progress(&served).await;
+    go_on(&served).await;
     pair.federation.instance.bundle.remove(0);
-    step(&mut pair).await;
-    progress(&served).await;
+    publish(&mut pair).await;
+    go_on(&served).await;
     stop.store(true, Ordering::Relaxed);
     for caller in callers {
         caller.await.unwrap();
@@ -310,7 +310,7 @@ async fn a_start_without_the_link_takes_the_newer_document_of_a_peer() {
     eventually("the peer has it", state, async || pair.ss1.metrics().contains("instance_version 5")).await;
     let mut settings = pair.federation.settings(&pair.ss2);
     // It would wait for ever for a peer, and has one.
-    settings.alone_after = Duration::from_secs(3600);
+    settings.alone_after = Duration::from_hours(1);
     pair.ss2.start(settings).await;
     assert!(pair.ss2.metrics().contains("instance_version 5"));
     assert!(pair.ss2.metrics().contains("started_alone 0"));

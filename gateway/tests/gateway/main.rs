@@ -3,6 +3,8 @@
 //! Tests that begin with `tNNN` are the cases of the conformance checklist of the X-Road message protocol for REST that
 //! docs/xroad-compatibility.md lists.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod errors;
 mod headers;
 mod http_layer;

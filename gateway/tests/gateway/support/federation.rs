@@ -199,10 +199,10 @@ impl Federation {
     }
 
     pub fn identity(&self, site: &Site) -> Identity {
-        self.identity_by(site, &self.authority, self.generation, SignedDuration::from_hours(100))
+        Self::identity_by(site, &self.authority, self.generation, SignedDuration::from_hours(100))
     }
 
-    pub fn identity_by(&self, site: &Site, authority: &Authority, generation: u32, life: SignedDuration) -> Identity {
+    pub fn identity_by(site: &Site, authority: &Authority, generation: u32, life: SignedDuration) -> Identity {
         let now = Timestamp::now();
         let credential = |(certificate, key): (String, KeyPair)| Credential {
             issue_number: site.issue,

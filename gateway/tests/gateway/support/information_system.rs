@@ -134,18 +134,18 @@ async fn answer(stream: &mut TcpStream, asked: &Asked) -> bool {
         "/status/304" => b"HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n".to_vec(),
         "/fake" => {
             let fake = ["Id", "Client", "Service", "Request-Id", "Request-Hash", "Error"];
-            let fake: String = fake.iter().map(|name| format!("X-Road-{name}: fake\r\n")).collect();
+            let fake = fake.map(|name| format!("X-Road-{name}: fake\r\n")).concat();
             simple("200 OK", &format!("{fake}Server: x\r\nDate: Mon, 01 Jan 2001 00:00:00 GMT\r\nKeep-Alive: 7\r\n"), b"x")
         }
         "/cookie" => simple("200 OK", "Set-Cookie: a=1\r\nSet-Cookie: b=2\r\n", b"x"),
         "/cache" => simple("200 OK", "Cache-Control: no-store\r\nETag: \"1\"\r\n", b"x"),
         "/gzip" => simple("200 OK", "Content-Encoding: gzip\r\nContent-Type: text/plain\r\n", b"\x1f\x8b not really gzip"),
         "/long-headers" => {
-            let long: String = (0..20).map(|n| format!("X-Long-{n}: {}\r\n", "y".repeat(1000))).collect();
+            let long = (0..20).map(|n| format!("X-Long-{n}: {}\r\n", "y".repeat(1000))).collect::<Vec<_>>().concat();
             simple("200 OK", &long, b"x")
         }
         "/too-long-headers" => {
-            let long: String = (0..100).map(|n| format!("X-Long-{n}: {}\r\n", "y".repeat(1000))).collect();
+            let long = (0..100).map(|n| format!("X-Long-{n}: {}\r\n", "y".repeat(1000))).collect::<Vec<_>>().concat();
             simple("200 OK", &long, b"x")
         }
         "/length" => simple("200 OK", "", &vec![b'x'; 1234]),
@@ -195,5 +195,5 @@ async fn answer(stream: &mut TcpStream, asked: &Asked) -> bool {
 
 /// The bytes of `/bytes/N`, repeated every 64 KiB.
 pub fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index % (64 << 10) % 251) as u8).collect()
+    (0..length).map(|index| u8::try_from(index % (64 << 10) % 251).unwrap()).collect()
 }

@@ -182,7 +182,7 @@ impl Client {
         let mut reader = Reader::default();
         reader.push(bytes);
         let mut events = Vec::new();
-        while let Ok(Some(event)) = reader.next() {
+        while let Ok(Some(event)) = reader.next_event() {
             events.push(event);
         }
         Ok(Answer { status, events })
@@ -245,7 +245,7 @@ where
                         let bytes = request.into_body().collect().await.unwrap().to_bytes();
                         let mut reader = Reader::default();
                         reader.push(bytes);
-                        let Ok(Some(Event::Rest(rest))) = reader.next() else { panic!("no REST part") };
+                        let Ok(Some(Event::Rest(rest))) = reader.next_event() else { panic!("no REST part") };
                         let (status, kind, body) = answer(&rest);
                         let response = Response::builder().status(status).header("content-type", kind);
                         Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
