@@ -142,8 +142,6 @@ documented! {
         /// No configuration key that security servers know is left, so nothing can be published. Restore the Secret from a backup.
         ConfigurationKeyLost,
 
-        /// The document is too large for the object that carries it. Remove services or groups, or split the member.
-        DocumentTooLarge,
         /// A certificate was not renewed in time; issuing fails, the message says why.
         RenewalOverdue,
         /// Certificates and keys are being issued.

@@ -75,8 +75,6 @@ pub mod annotation {
     pub const PAUSED: &str = "saatkond.io/paused";
     /// On children: SHA-256 of what was applied, by which drift is found without comparing fields.
     pub const APPLIED_HASH: &str = "saatkond.io/applied-hash";
-    /// On a gateway's pod template: hash of what only a new process can take up.
-    pub const ROLL_HASH: &str = "saatkond.io/roll-hash";
     /// On ConfigMaps that hold documents: version of the document.
     pub const DOCUMENT_VERSION: &str = "saatkond.io/document-version";
     /// On ConfigMaps that hold an instance configuration: its bundle sequence.
@@ -85,8 +83,6 @@ pub mod annotation {
     pub const SIGNED_AT: &str = "saatkond.io/signed-at";
     /// On an identity Secret: the highest issue number in it.
     pub const ISSUE_NUMBER: &str = "saatkond.io/issue-number";
-    /// On an identity Secret: hash of its content, so that metadata alone tells whether it is the one that was issued.
-    pub const IDENTITY_HASH: &str = "saatkond.io/identity-hash";
 }
 
 /// Value of [`annotation::PAUSED`] that pauses.

@@ -1,4 +1,5 @@
 //! What holds for the schemas of all kinds: bounds, descriptions, columns, subresources.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use saatkond_api::validation::schema_of;

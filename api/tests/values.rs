@@ -1,4 +1,5 @@
 //! Objects as Rust values: defaults, choices, and what is written back.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 mod common;
 
