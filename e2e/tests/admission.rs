@@ -4,15 +4,22 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use saatkond_testbed::{ApiServer, ApiServerOptions, Cluster, Layout, wait};
 
 const ANNOTATION: &str = "saatkond.io/member-identities";
 
-/// An API server with what the chart installs, but for its Deployments, which nothing would run.
-fn server() -> ApiServer {
-    let server = ApiServer::shared(&ApiServerOptions::with_controllers()).unwrap();
+/// An API server with what the chart installs; nothing runs its Deployments. Not the shared one: a policy is in force
+/// for all of a cluster, and other tests look at clusters that have none.
+fn server() -> &'static ApiServer {
+    static SERVER: OnceLock<ApiServer> = OnceLock::new();
+    SERVER.get_or_init(start)
+}
+
+fn start() -> ApiServer {
+    let server = ApiServer::start(&ApiServerOptions::with_controllers()).unwrap();
     let layout = Layout::find();
     let helm = layout.tool("helm").unwrap();
     let output = Command::new(helm)
