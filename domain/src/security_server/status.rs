@@ -15,6 +15,7 @@ use super::leaves::{due, ends_at, is_overdue, leaves};
 use super::observed::{IdentityFacts, ObservedSecurityServer};
 use super::plan::{AppliedSecurityServer, SecurityServerPlan};
 use super::registration::{Place, is_deregistered, place, registered};
+use crate::children::{Child, ChildKind};
 use crate::effects::StatusUpdate;
 use crate::meta::{is_deleting, is_paused, selector};
 use crate::schedule::whole_seconds;
@@ -158,7 +159,7 @@ fn statements(
     let admitted = Statement::holds(Admitted, "its owner holds its identity, and no older server has its code");
     let identity = identity(seen, plan, applied, &place, facts, now);
     let configuration = published_statement(seen, plan, applied, &place, now);
-    let children = children(plan, applied);
+    let children = children(seen, plan, applied);
     let loaded = loaded(seen, plan, facts);
     let available = available(seen);
     let strangers = unconfirmed(seen, &place);
@@ -253,7 +254,7 @@ fn published_statement(
     }
 }
 
-fn children(plan: &SecurityServerPlan, applied: &AppliedSecurityServer) -> Statement {
+fn children(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, applied: &AppliedSecurityServer) -> Statement {
     use ConditionType::ChildrenApplied;
     let mut foreign: Vec<String> = plan.foreign.iter().map(|it| format!("{} {}", it.kind, it.name)).collect();
     foreign.sort();
@@ -261,8 +262,13 @@ fn children(plan: &SecurityServerPlan, applied: &AppliedSecurityServer) -> State
         let why = format!("not ours, and never overwritten: {}; rename or delete it", listed(&foreign));
         return Statement::fails(ChildrenApplied, Reason::ForeignObject, why);
     }
+    let deployed = seen.children.iter().map(|it| it.kind).chain(plan.children.iter().map(Child::kind));
     match &applied.failure {
         Some(failure) => failed(ChildrenApplied, failure),
+        None if !deployed.into_iter().any(|kind| kind == ChildKind::Deployment) => {
+            let why = "the Deployment waits for certificates and configuration to mount";
+            Statement::fails(ChildrenApplied, Reason::Waiting, why)
+        }
         None => Statement::holds(ChildrenApplied, "all objects are as they should be"),
     }
 }

@@ -10,6 +10,7 @@ use saatkond_api::v1alpha1::trust_anchor::{DEFAULT_RETIREMENT, ExternalSource, S
 use saatkond_pki::authority::AuthorityCertificate;
 
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
+use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
 use crate::schedule::{CannotIssue, can_issue};
 
@@ -141,7 +142,11 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> Author
     let mut highest = before.bundle.keys().copied().chain(remembered).max().unwrap_or(0);
     let mut bundle = BTreeMap::new();
     let mut problem = None;
-    for (pem, number) in external.certificates.iter().zip(1..) {
+    // A paused anchor keeps what is published: another list of certificates waits.
+    let frozen = is_paused(&*seen.anchor) && !before.bundle.is_empty();
+    let kept: Vec<String> = before.bundle.values().filter(|_| frozen).map(AuthorityCertificate::to_pem).collect();
+    let certificates = if frozen { &kept } else { &external.certificates };
+    for (pem, number) in certificates.iter().zip(1..) {
         match AuthorityCertificate::from_pem(pem) {
             Ok(certificate) => {
                 let known = before.bundle.iter().find(|(_, old)| old.sha256() == certificate.sha256());

@@ -190,6 +190,9 @@ fn nothing_is_issued_for_what_is_not_published() {
         assert!(planned.identity.is_none(), "{name}");
         assert!(planned.children.iter().all(|child| child.kind() != ChildKind::Deployment), "{name}");
         assert_eq!(reason(&outcome(&seen), ConditionType::IdentityIssued).0, expected, "{name}");
+        seen.children.retain(|child| child.kind != ChildKind::Deployment);
+        let waits = if name == "foreign Secret" { "ForeignObject" } else { "Waiting" };
+        assert_eq!(reason(&outcome(&seen), ConditionType::ChildrenApplied).0, waits, "{name}");
     }
 }
 

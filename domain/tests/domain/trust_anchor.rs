@@ -384,6 +384,9 @@ fn another_external_authority_signs_only_when_every_process_trusts_it() {
     };
     let announced = plan(&observe(&world), world.now).publish.expect("announced").payload;
     assert_eq!((announced.bundle.len(), announced.signing_generation, announced.bundle_sequence), (2, 1, 2));
+    let mut paused = world.clone();
+    paused.anchors[0].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    assert!(plan(&observe(&paused), world.now).publish.is_none(), "a paused anchor announces nobody");
 
     edit(&mut world.instance, |document| *document = announced.clone());
     let waiting = observe(&world);
