@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Frames to be sent.
 #[derive(Debug)]
@@ -15,7 +15,12 @@ pub enum ExchangeBody {
     /// All of them.
     Whole(VecDeque<Bytes>),
     /// As they come. An error resets the stream: the receiver cannot take what it has for a message.
-    Stream(mpsc::Receiver<Result<Bytes, io::Error>>),
+    Stream {
+        /// The frames.
+        frames: mpsc::Receiver<Result<Bytes, io::Error>>,
+        /// Told when the first frame is asked for: until then nothing can have been sent.
+        started: Option<oneshot::Sender<()>>,
+    },
 }
 
 impl ExchangeBody {
@@ -39,7 +44,13 @@ impl Body for ExchangeBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut *self {
             Self::Whole(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
-            Self::Stream(receiver) => receiver.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Self::Stream { frames, started } => {
+                if let Some(started) = started.take() {
+                    // Nobody has to want to know.
+                    let _ = started.send(());
+                }
+                frames.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -50,7 +61,7 @@ impl Body for ExchangeBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream { .. } => SizeHint::default(),
         }
     }
 }

@@ -1,19 +1,19 @@
 //! The consumer's side of an exchange, in X-Road's order (gateway.md 6): who asks, whom, over which server; then sign and send.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use saatkond_wire::configuration::ServerEntry;
-use saatkond_wire::exchange::{CONTENT_TYPE, EXCHANGE_PATH, Kind, MAX_REST_PART};
+use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ use crate::http1::head::Head;
 use crate::http1::serve::{Answer, RequestBody};
 use crate::message::{self, BodyDigest, MessageReader};
 use crate::peer::candidates;
-use crate::peer::pool::{ConnectError, Connection};
+use crate::peer::pool::{self, ConnectError, Connection};
 use crate::request::hash::{Digest, request_hash, sha512};
 use crate::request::headers::{self, Line, RoadHeaders, names};
 use crate::request::rest_part::{self, RequestPart};
@@ -34,8 +34,8 @@ use crate::request::target;
 use crate::state::chain;
 use crate::state::in_force::InForce;
 
-/// A stand-in for a host name in the request's `:authority`; nobody reads it.
-const AUTHORITY: &str = "gateway.saatkond.internal";
+/// The body of a caller's request as it comes.
+type Pieces = mpsc::Receiver<Result<Bytes, io::Error>>;
 
 /// A request that was understood.
 struct Understood {
@@ -49,8 +49,20 @@ struct Understood {
 /// The server that will answer, and the connection to it.
 struct Peer {
     id: ServerId,
+    address: String,
     connection: Connection,
 }
+
+/// Why a request did not get an answer.
+enum Unanswered {
+    /// The peer never took it: somebody else may be asked.
+    NeverTaken(Failure),
+    /// Some of it was sent: nobody else may be.
+    Failed(Failure),
+}
+
+/// How often a request that was never taken is sent, in all.
+const ATTEMPTS: usize = 3;
 
 /// Calls a service for an information system.
 pub async fn call(context: &Arc<Context>, head: Head, body: RequestBody, started: Instant) -> Result<Answer, Failure> {
@@ -164,7 +176,7 @@ async fn connect(
             }
         };
         match in_force.peer(&connection.chain, provider, context.now()) {
-            Ok(found) if found == id => return Ok(Peer { id, connection }),
+            Ok(found) if found == id => return Ok(Peer { id, address: entry.address.clone(), connection }),
             Ok(found) => {
                 context.metrics.peer_refused("another_server");
                 last = Failure::client(
@@ -205,8 +217,7 @@ impl Sending<'_> {
                 joined.extend_from_slice(&frame(Kind::Rest, &self.rest));
                 body_frames(body).for_each(|piece| joined.extend_from_slice(&piece));
                 joined.extend_from_slice(&signature);
-                let frames = ExchangeBody::Whole(VecDeque::from([Bytes::from(joined)]));
-                (self.request(peer, frames).await?, digest)
+                (self.whole(peer, joined.into()).await?, digest)
             }
             RequestBody::Stream(pieces) => self.stream(peer, pieces, max).await?,
         };
@@ -216,68 +227,126 @@ impl Sending<'_> {
         answer::take(context.clone(), in_force.clone(), reader, expected, hash, started).await
     }
 
-    /// Passes the body on while it comes, digesting it, and signs at its end.
+    /// Sends a message that is at hand.
+    async fn whole(&self, mut peer: Peer, message: Bytes) -> Result<Response<Incoming>, Failure> {
+        for _ in 1..ATTEMPTS {
+            match self.request(&mut peer, ExchangeBody::one(message.clone())).await {
+                Err(Unanswered::NeverTaken(failure)) => peer = self.another(peer, &failure).await?,
+                result => return result.map_err(Unanswered::into_failure),
+            }
+        }
+        self.request(&mut peer, ExchangeBody::one(message)).await.map_err(Unanswered::into_failure)
+    }
+
+    /// Passes a body on while it comes. As long as nothing of it was asked for, another connection may be tried.
     async fn stream(
         &self,
-        peer: Peer,
-        mut pieces: mpsc::Receiver<Result<Bytes, io::Error>>,
+        mut peer: Peer,
+        mut pieces: Pieces,
         max: Option<u64>,
     ) -> Result<(Response<Incoming>, Option<Digest>), Failure> {
-        let (sender, receiver) = mpsc::channel(2);
+        for _ in 1..ATTEMPTS {
+            match self.pass_on(&mut peer, &mut pieces, max).await {
+                Err(Unanswered::NeverTaken(failure)) => peer = self.another(peer, &failure).await?,
+                result => return result.map_err(Unanswered::into_failure),
+            }
+        }
+        self.pass_on(&mut peer, &mut pieces, max).await.map_err(Unanswered::into_failure)
+    }
+
+    async fn pass_on(
+        &self,
+        peer: &mut Peer,
+        pieces: &mut Pieces,
+        max: Option<u64>,
+    ) -> Result<(Response<Incoming>, Option<Digest>), Unanswered> {
+        let (sender, frames) = mpsc::channel(2);
+        let (started, begun) = oneshot::channel();
+        let is_begun = AtomicBool::new(false);
         let mut pumping = pin!(async {
-            let mut digest = BodyDigest::default();
-            let mut failure = None;
-            let _ = sender.send(Ok(frame(Kind::Rest, &self.rest))).await;
-            while let Some(piece) = pieces.recv().await {
-                match piece {
-                    Ok(piece) => {
-                        digest.update(&piece);
-                        if max.is_some_and(|max| digest.length() > max) {
-                            failure = Some(too_long());
-                            break;
-                        }
-                        for bytes in body_frames(piece) {
-                            if sender.send(Ok(bytes)).await.is_err() {
-                                // The peer has answered before it had everything: only an error can have that effect.
-                                return Ok(None);
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        failure = Some(Failure::client(Cause::IoError, format!("the caller broke off: {error}")));
-                        break;
-                    }
-                }
+            if begun.await.is_err() {
+                return Ok(None);
             }
-            let digest = digest.finish();
-            let signature = match failure {
-                None => self.sign(digest),
-                Some(failure) => Err(failure),
-            };
-            match signature {
-                Ok(signature) => {
-                    let _ = sender.send(Ok(signature)).await;
-                    drop(sender);
-                    Ok(digest)
-                }
-                Err(failure) => {
-                    // Tells the peer in so many words; without a signature it would not have used anything anyway.
-                    let fault = failure.fault(self.in_force.profile(), Uuid::new_v4());
-                    let _ = sender.send(Ok(fault_frame(&fault))).await;
-                    drop(sender);
-                    Err(failure)
-                }
-            }
+            is_begun.store(true, Ordering::Relaxed);
+            self.pump(pieces, sender, max).await
         });
-        let mut sending = pin!(self.request(peer, ExchangeBody::Stream(receiver)));
+        let body = ExchangeBody::Stream { frames, started: Some(started) };
+        let mut sending = pin!(self.request(peer, body));
         let mut pumped = None;
         let response = loop {
             tokio::select! {
                 response = &mut sending => break response,
-                result = &mut pumping, if pumped.is_none() => pumped = Some(result?),
+                result = &mut pumping, if pumped.is_none() => pumped = Some(result.map_err(Unanswered::Failed)?),
             }
         };
-        Ok((response?, pumped.flatten()))
+        match response {
+            Ok(response) => Ok((response, pumped.flatten())),
+            // What was read from the caller is gone: this request cannot be made again.
+            Err(Unanswered::NeverTaken(failure)) if is_begun.load(Ordering::Relaxed) => {
+                Err(Unanswered::Failed(failure))
+            }
+            Err(unanswered) => Err(unanswered),
+        }
+    }
+
+    /// Frames the body, digesting it, and signs at its end.
+    async fn pump(
+        &self,
+        pieces: &mut Pieces,
+        sender: mpsc::Sender<Result<Bytes, io::Error>>,
+        max: Option<u64>,
+    ) -> Result<Option<Digest>, Failure> {
+        let mut digest = BodyDigest::default();
+        let mut failure = None;
+        let _ = sender.send(Ok(frame(Kind::Rest, &self.rest))).await;
+        while let Some(piece) = pieces.recv().await {
+            match piece {
+                Ok(piece) => {
+                    digest.update(&piece);
+                    if max.is_some_and(|max| digest.length() > max) {
+                        failure = Some(too_long());
+                        break;
+                    }
+                    for bytes in body_frames(piece) {
+                        if sender.send(Ok(bytes)).await.is_err() {
+                            // The peer has answered before it had everything: only an error can have that effect.
+                            return Ok(None);
+                        }
+                    }
+                }
+                Err(error) => {
+                    failure = Some(Failure::client(Cause::IoError, format!("the caller broke off: {error}")));
+                    break;
+                }
+            }
+        }
+        let digest = digest.finish();
+        let signature = match failure {
+            None => self.sign(digest),
+            Some(failure) => Err(failure),
+        };
+        match signature {
+            Ok(signature) => {
+                let _ = sender.send(Ok(signature)).await;
+                Ok(digest)
+            }
+            Err(failure) => {
+                // Tells the peer in so many words; without a signature it would not have used anything anyway.
+                let fault = failure.fault(self.in_force.profile(), Uuid::new_v4());
+                let _ = sender.send(Ok(fault_frame(&fault))).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Another connection to the same server, or to another one of the provider's where none was pinned.
+    async fn another(&self, peer: Peer, failure: &Failure) -> Result<Peer, Failure> {
+        info!(server = %peer.id, message = ?failure, "a request was not taken, trying again");
+        self.in_force.tls.pool.discard(&peer.address, &peer.connection).await;
+        // What is in force may have changed meanwhile; what was signed for is the same.
+        let provider = &self.expected.service.client;
+        let again = candidates(self.in_force, provider, Some(&peer.id))?;
+        connect(self.context, self.in_force, again, provider).await
     }
 
     fn sign(&self, digest: Option<Digest>) -> Result<Bytes, Failure> {
@@ -291,29 +360,29 @@ impl Sending<'_> {
         message::sign(&digests, signer, now).map(|signature| frame(Kind::Signature, &signature)).map_err(fail)
     }
 
-    async fn request(&self, peer: Peer, body: ExchangeBody) -> Result<Response<Incoming>, Failure> {
-        let fail = |cause, why: String| Failure::client(cause, why);
+    async fn request(&self, peer: &mut Peer, body: ExchangeBody) -> Result<Response<Incoming>, Unanswered> {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = format!("https://{AUTHORITY}{EXCHANGE_PATH}")
-            .parse()
-            .map_err(|_| fail(Cause::InternalError, "the peer's name is no authority".into()))?;
+        *request.uri_mut() = Uri::from_static("https://gateway.saatkond.internal/saatkond/v1/exchange");
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
-        let Peer { mut connection, .. } = peer;
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(mut error) => {
-                // Given back: not a byte of it was sent, so another connection may try. Everything else is final.
-                let Some(request) = error.take_message() else {
-                    let why = format!("the connection to the provider's server broke: {}", chain(error.error()));
-                    return Err(fail(Cause::IoError, why));
-                };
-                let provider = &self.expected.service.client;
-                let again = candidates(self.in_force, provider, Some(&self.expected.server))?;
-                let mut peer = connect(self.context, self.in_force, again, provider).await?;
-                let sent = peer.connection.sender.send_request(request).await;
-                sent.map_err(|error| fail(Cause::NetworkError, chain(&error)))
-            }
+        let mut error = match peer.connection.sender.try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        let why = format!("the connection to the provider's server broke: {}", chain(error.error()));
+        let failure = Failure::client(Cause::IoError, why);
+        if error.take_message().is_some() || pool::was_never_taken(error.error()) {
+            Err(Unanswered::NeverTaken(failure))
+        } else {
+            Err(Unanswered::Failed(failure))
+        }
+    }
+}
+
+impl Unanswered {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::NeverTaken(failure) | Self::Failed(failure) => failure,
         }
     }
 }

@@ -110,6 +110,17 @@ impl Pool {
         result
     }
 
+    /// Takes a connection out that its peer is closing: it would be handed out until the last call on it has ended.
+    pub async fn discard(&self, address: &str, connection: &Connection) {
+        let Some(peer) = self.lock().get(address).cloned() else { return };
+        for slot in &peer.slots {
+            let mut slot = slot.lock().await;
+            if slot.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.chain, &connection.chain)) {
+                *slot = None;
+            }
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Peer>>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,6 +162,22 @@ async fn handshake(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result
         }
     });
     Ok(Connection { sender, chain: certificates })
+}
+
+/// Whether a request that failed was never taken by the peer, which says so itself (RFC 9113 6.8 and 8.7): its stream is above the
+/// last one of a GOAWAY, or was refused. Such a request may be sent to somebody else.
+#[must_use]
+pub fn was_never_taken(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (is_leaving || is_refused);
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// The host of `host:port`.

@@ -298,7 +298,7 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
                 }
                 done.end(&sent);
             });
-            return super::message(ExchangeBody::Stream(receiver));
+            return super::message(ExchangeBody::Stream { frames: receiver, started: None });
         }
         Ok(true) => sign(&reply, digest, &done.context),
         Err(failure) => Err(failure),

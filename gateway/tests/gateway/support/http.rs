@@ -79,15 +79,22 @@ pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: Optio
 
 /// Reads one response; `None` when the connection ends before its head does.
 pub async fn read(stream: &mut TcpStream, is_head: bool) -> Option<Response> {
-    timeout(Duration::from_secs(30), read_inner(stream, is_head)).await.expect("no response in time")
+    let mut bytes = Vec::new();
+    let response = read_next(stream, &mut bytes, is_head).await;
+    assert!(bytes.is_empty(), "more than one response: {bytes:?}");
+    response
 }
 
-async fn read_inner(stream: &mut TcpStream, is_head: bool) -> Option<Response> {
-    let mut bytes = Vec::new();
+/// Reads one response of several; what follows it stays in `bytes`.
+pub async fn read_next(stream: &mut TcpStream, bytes: &mut Vec<u8>, is_head: bool) -> Option<Response> {
+    timeout(Duration::from_secs(30), read_inner(stream, bytes, is_head)).await.expect("no response in time")
+}
+
+async fn read_inner(stream: &mut TcpStream, bytes: &mut Vec<u8>, is_head: bool) -> Option<Response> {
     let (mut response, used) = loop {
         let mut slots = [httparse::EMPTY_HEADER; 300];
         let mut parsed = httparse::Response::new(&mut slots);
-        if let httparse::Status::Complete(used) = parsed.parse(&bytes).unwrap() {
+        if let httparse::Status::Complete(used) = parsed.parse(bytes).unwrap() {
             let code = parsed.code.unwrap();
             if code == 100 {
                 bytes.drain(..used);
@@ -96,13 +103,14 @@ async fn read_inner(stream: &mut TcpStream, is_head: bool) -> Option<Response> {
             let headers = parsed.headers.iter().map(|h| (h.name.to_owned(), h.value.to_vec())).collect();
             break (Response { status: code, headers, body: Vec::new(), is_complete: true }, used);
         }
-        if !more(stream, &mut bytes).await {
+        if !more(stream, bytes).await {
             return None;
         }
     };
     let mut rest = bytes.split_off(used);
+    bytes.clear();
     if is_head || matches!(response.status, 204 | 304) {
-        assert!(rest.is_empty(), "a body where none may be: {rest:?}");
+        *bytes = rest;
         return Some(response);
     }
     if response.has("Transfer-Encoding") {
@@ -127,6 +135,7 @@ async fn read_inner(stream: &mut TcpStream, is_head: bool) -> Option<Response> {
             response.body.extend(rest.drain(..size));
             rest.drain(..2);
             if size == 0 {
+                *bytes = rest;
                 return Some(response);
             }
         }
@@ -139,7 +148,7 @@ async fn read_inner(stream: &mut TcpStream, is_head: bool) -> Option<Response> {
                 break;
             }
         }
-        rest.truncate(length);
+        *bytes = rest.split_off(length.min(rest.len()));
     } else {
         while more(stream, &mut rest).await {}
     }
