@@ -2,7 +2,7 @@
 //! granted; certificates of authorities are real, since decisions read them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -145,10 +145,13 @@ impl World {
 
     /// The federation as it stands when everything is done.
     pub fn steady() -> Self {
-        let mut world = Self::federation();
-        world.settle();
-        world.log.clear();
-        world
+        static STEADY: LazyLock<World> = LazyLock::new(|| {
+            let mut world = World::federation();
+            world.settle();
+            world.log.clear();
+            world
+        });
+        STEADY.clone()
     }
 
     pub fn admit(&mut self, namespace: &str, identities: Option<&str>) {
