@@ -7,6 +7,7 @@
 mod fixtures;
 mod golden;
 mod member;
+mod reconcile;
 mod security_server;
 mod trust_anchor;
 mod walk;
