@@ -40,7 +40,7 @@ pub struct Pool {
 struct Peer {
     slots: [tokio::sync::Mutex<Option<Connection>>; CONNECTIONS],
     turn: AtomicUsize,
-    failed_at: Mutex<Option<Instant>>,
+    failed: Mutex<Option<(Instant, ConnectError)>>,
 }
 
 /// A connection, cheap to clone.
@@ -89,8 +89,8 @@ impl Pool {
     pub fn is_healthy(&self, address: &str) -> bool {
         let peer = self.lock().get(address).cloned();
         peer.is_none_or(|peer| {
-            let failed_at = *peer.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-            failed_at.is_none_or(|at| at.elapsed() > UNHEALTHY_FOR)
+            let failed = peer.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.as_ref().is_none_or(|(at, _)| at.elapsed() > UNHEALTHY_FOR)
         })
     }
 
@@ -98,14 +98,20 @@ impl Pool {
     pub async fn connection(&self, address: &str) -> Result<Connection, ConnectError> {
         let peer = self.lock().entry(address.to_owned()).or_default().clone();
         let slot = peer.turn.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+        let asked = Instant::now();
         let mut slot = peer.slots[slot].lock().await;
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.sender.is_closed()) {
             return Ok(connection.clone());
         }
         *slot = None;
+        // Whoever waited while an attempt failed has had its answer: else callers of a peer that is gone would wait one after the
+        // other, each for a timeout of its own.
+        let failed = || peer.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, error)) = failed().as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(error.clone());
+        }
         let result = open(&self.tls, address, host_of(address)).await;
-        let failed_at = if result.is_err() { Some(Instant::now()) } else { None };
-        *peer.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+        *failed() = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
         *slot = result.as_ref().ok().cloned();
         result
     }

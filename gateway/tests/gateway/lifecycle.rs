@@ -119,7 +119,7 @@ async fn t169_a_bad_update_changes_nothing_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_taken_back_ends_at_once() {
+async fn t132_a_right_that_is_taken_back_ends_at_once() {
     let mut pair = Pair::start().await;
     assert_eq!(pair.call(PETS).await.status, 200);
     let services = &mut pair.ss1.server.clients.iter_mut().find(|client| !client.services.is_empty()).unwrap().services;
