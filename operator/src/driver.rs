@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use crate::world::Key;
 use crate::{member, security_server, trust_anchor};
 
 /// What a reconcile says: when to look again at the latest.
-pub type Reconciled = Result<Option<jiff::Timestamp>, Error>;
+pub type Reconciled = Result<Option<Timestamp>, Error>;
 
 /// One reconcile under way.
 type Turn = Pin<Box<dyn Future<Output = (Key, Outcome)> + Send>>;
@@ -116,7 +117,14 @@ async fn reconcile(context: &Arc<Context>, key: &Key) -> Reconciled {
     }
 }
 
+/// The earlier of what the plan says and `within`, where something is waited for that no watch shows.
+#[must_use]
+pub fn sooner(planned: Timestamp, now: Timestamp, waiting: bool, within: SignedDuration) -> Timestamp {
+    let soon = now.checked_add(within).unwrap_or(planned);
+    if waiting { planned.min(soon) } else { planned }
+}
+
 /// Time until then. A little more than nothing, so that a deadline that has just come does not spin.
-fn until(then: jiff::Timestamp, now: jiff::Timestamp) -> Duration {
+fn until(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(then.duration_since(now)).unwrap_or_default().max(Duration::from_millis(200))
 }

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use saatkond_api::Member;
 use saatkond_api::names::finalizer;
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::member::plan::{self, AppliedMember, MemberPlan};
 use saatkond_domain::member::status;
+use saatkond_domain::observed::{AdmissionPolicy, ObservedDescription};
 
 use crate::context::Context;
-use crate::driver::Reconciled;
+use crate::driver::{Reconciled, sooner};
 use crate::error::Error;
 use crate::{apply, observe, status_writer};
 
@@ -38,7 +40,11 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     ended?;
     let events = if written? { [todo.events, update.events].concat() } else { todo.events };
     context.recorder.record(&*member, &events).await;
-    Ok(Some(todo.next_check))
+    // Neither the policy nor the users' ConfigMaps are watched: what is missing is looked for again.
+    let lacking = seen.descriptions.values().any(|found| !matches!(found, ObservedDescription::Read { .. }));
+    let waiting = lacking || seen.policy == AdmissionPolicy::Missing;
+    let next = sooner(todo.next_check, now, waiting, SignedDuration::from_secs(10));
+    Ok(Some(sooner(next, now, !seen.descriptions.is_empty(), SignedDuration::from_mins(10))))
 }
 
 async fn execute(context: &Context, member: &Member, plan: &MemberPlan) -> (AppliedMember, Result<(), Error>) {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use saatkond_api::SecurityServer;
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::security_server::{plan, status};
 
 use crate::context::Context;
-use crate::driver::Reconciled;
+use crate::driver::{Reconciled, sooner};
 use crate::{apply, observe, status_writer};
 
 /// Fields of the status that the link writes.
@@ -45,5 +46,7 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     ended?;
     let events = if written? { [todo.events, update.events].concat() } else { todo.events };
     context.recorder.record(&*server, &events).await;
-    Ok(Some(todo.next_check))
+    // Pods are not watched: the end of one that is ending is looked for, since its receipt ends with it.
+    let ending = gathered.seen.pods.iter().flatten().any(|pod| pod.deleting);
+    Ok(Some(sooner(todo.next_check, now, ending, SignedDuration::from_secs(6))))
 }

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use kube::api::Api;
 use saatkond_api::TrustAnchor;
 use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::observed::AdmissionPolicy;
+use saatkond_domain::trust_anchor::observed::ObservedSigningKey;
 use saatkond_domain::trust_anchor::{plan, status};
 
 use crate::context::Context;
-use crate::driver::Reconciled;
+use crate::driver::{Reconciled, sooner};
 use crate::{apply, observe, status_writer};
 
 /// One look at one trust anchor.
@@ -32,5 +35,8 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
     ended?;
     let events = if written? { [todo.events, update.events].concat() } else { todo.events };
     context.recorder.record(&*anchor, &events).await;
-    Ok(Some(todo.next_check))
+    // Neither the policy nor a Secret that users bring is watched: what is missing is looked for again.
+    let waiting = seen.policy == AdmissionPolicy::Missing
+        || matches!(seen.signing_key, ObservedSigningKey::Absent | ObservedSigningKey::Unusable { .. });
+    Ok(Some(sooner(todo.next_check, now, waiting, SignedDuration::from_secs(10))))
 }
