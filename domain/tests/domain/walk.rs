@@ -1,6 +1,8 @@
 //! From nothing to the steady state, with a crash at every write, and what happens to it as time passes.
 
-use saatkond_domain::observed::Stored;
+use kube::ResourceExt;
+use proptest::prelude::*;
+use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
 
 use crate::world::{Crash, World, key};
 
@@ -161,4 +163,122 @@ fn one_registered_key_stays_until_its_leaf_ends() {
     }
     assert_eq!(most, 2, "while the old leaf is valid, some process may still present it");
     assert!(!keys(&world).contains(&first[0]));
+}
+
+/// What people, time and accidents do to a federation.
+#[derive(Debug, Clone)]
+enum Event {
+    Hours(i64),
+    Deny(usize),
+    Grant(usize),
+    TakeIdentity(usize),
+    GiveIdentity(usize),
+    DeleteMember(usize),
+    DeleteServer(usize),
+    DropGuests(usize),
+    Pause(usize, bool),
+    Replicas(usize, i32),
+    LoseIdentity(usize),
+    LoseConfiguration(usize),
+    LoseDocument,
+    LoseCopy(usize),
+    EditChild(usize, usize),
+    Crash(usize),
+}
+
+const NAMESPACES: [(&str, &str); 3] =
+    [("population-register", "EE/GOV/70000001"), ("benefits", "EE/GOV/70000002"), ("clinic", "EE/COM/1")];
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0_i64..300).prop_map(Event::Hours),
+        (0_usize..3).prop_map(Event::Deny),
+        (0_usize..3).prop_map(Event::Grant),
+        (0_usize..3).prop_map(Event::TakeIdentity),
+        (0_usize..3).prop_map(Event::GiveIdentity),
+        (0_usize..3).prop_map(Event::DeleteMember),
+        (0_usize..2).prop_map(Event::DeleteServer),
+        (0_usize..2).prop_map(Event::DropGuests),
+        (0_usize..2, any::<bool>()).prop_map(|(at, pause)| Event::Pause(at, pause)),
+        (0_usize..2, 0_i32..4).prop_map(|(at, n)| Event::Replicas(at, n)),
+        (0_usize..2).prop_map(Event::LoseIdentity),
+        (0_usize..2).prop_map(Event::LoseConfiguration),
+        Just(Event::LoseDocument),
+        (0_usize..2).prop_map(Event::LoseCopy),
+        (0_usize..2, 0_usize..5).prop_map(|(at, child)| Event::EditChild(at, child)),
+        (0_usize..12).prop_map(Event::Crash),
+    ]
+}
+
+fn happen(world: &mut World, event: &Event) {
+    let place = |world: &World, at: usize| world.servers.get(at).map(key);
+    match *event {
+        Event::Hours(hours) => world.later(hours * 3600),
+        Event::Deny(at) => world.namespaces.get_mut(NAMESPACES[at].0).unwrap().access = NamespaceAccess::Denied,
+        Event::Grant(at) => world.namespaces.get_mut(NAMESPACES[at].0).unwrap().access = NamespaceAccess::Granted,
+        Event::TakeIdentity(at) => world.namespaces.get_mut(NAMESPACES[at].0).unwrap().identities = None,
+        Event::GiveIdentity(at) => {
+            world.namespaces.get_mut(NAMESPACES[at].0).unwrap().identities = Some(NAMESPACES[at].1.into());
+        }
+        Event::DeleteMember(at) if at < world.members.len() => world.delete_member(at),
+        Event::DeleteServer(at) if at < world.servers.len() => world.delete_server(at),
+        Event::DropGuests(at) if at < world.servers.len() => world.servers[at].spec.guests.clear(),
+        Event::Replicas(at, n) if at < world.servers.len() => world.servers[at].spec.replicas = n,
+        Event::Pause(at, pause) if at < world.servers.len() => {
+            world.servers[at].annotations_mut().insert("saatkond.io/paused".into(), pause.to_string());
+        }
+        Event::LoseIdentity(at) => drop(place(world, at).and_then(|place| world.identities.remove(&place))),
+        Event::LoseConfiguration(at) => drop(place(world, at).and_then(|place| world.configurations.remove(&place))),
+        Event::LoseDocument => world.instance = Published::Absent,
+        Event::LoseCopy(at) => drop(place(world, at).and_then(|place| world.copies.remove(&place))),
+        Event::EditChild(at, child) => {
+            let children = place(world, at).and_then(|place| world.children.get_mut(&place));
+            if let Some(child) = children.and_then(|all| all.get_mut(child)) {
+                child.intact = false;
+            }
+        }
+        Event::Crash(after) => world.crash = Some(Crash::After(world.log.len() + after)),
+        // What it was about has gone already.
+        Event::DeleteMember(_)
+        | Event::DeleteServer(_)
+        | Event::DropGuests(_)
+        | Event::Replicas(..)
+        | Event::Pause(..) => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_it_settles_and_what_must_rise_rises(events in prop::collection::vec(event(), 1..10)) {
+        let mut world = World::steady();
+        world.twice = false;
+        let (mut version, mut numbers) = (world.document().version, std::collections::BTreeMap::new());
+        for event in &events {
+            happen(&mut world, event);
+            world.settle();
+            world.crash = None;
+            let document = world.document();
+            prop_assert!(document.version >= version, "versions never go back");
+            version = document.version;
+            prop_assert_eq!(document.bundle_sequence, 1, "nothing here touches the bundle");
+            for (place, identity) in &world.identities {
+                let Some(facts) = identity.facts() else { continue };
+                let highest = numbers.entry(place.clone()).or_insert(0);
+                prop_assert!(facts.issue_number >= *highest, "issue numbers never go back");
+                *highest = facts.issue_number;
+            }
+            for server in &document.servers {
+                for client in &server.clients {
+                    let listed = document.members.iter().any(|it| it.member_code == client.member_code);
+                    prop_assert!(listed, "{server:?} serves somebody who is not registered");
+                }
+            }
+        }
+        let before = world.log.len();
+        prop_assert!(!world.round().unwrap_or(true), "after {events:?}: {:#?}", &world.log[before..]);
+        let made = world.log.iter().filter(|line| line.starts_with("create Secret")).count();
+        prop_assert_eq!(made, 0, "no second authority, no second configuration key");
+    }
 }
