@@ -150,3 +150,24 @@ async fn t157_metadata_services_are_services_that_are_not_offered() {
         call(method, &of(service), &[], None).await.assert_error("server.serverproxy.unknown_service");
     }
 }
+
+#[tokio::test]
+async fn t013_t020_by_the_document() {
+    use crate::support::http::{raw, request};
+    use crate::support::pair::Pair;
+    let mut pair = Pair::declare().await;
+    pair.ss2.server.error_profile = saatkond_wire::configuration::ErrorProfile::Document;
+    pair.federation.start(&mut pair.ss1).await;
+    pair.federation.start(&mut pair.ss2).await;
+    let client = ("X-Road-Client", "INST/GOV/200/CONS");
+    for (target, headers, status, kind) in [
+        ("/r1/INST/GOV", vec![client], 400, "client.bad_request"),
+        (PETS, vec![], 400, "client.bad_request"),
+        (PETS, vec![("X-Road-Client", "INST/GOV")], 400, "client.bad_request"),
+        (PETS, vec![("X-Road-Client", "INST/GOV/200/NOBODY")], 500, "server.clientproxy.unknown_member"),
+        (MISSING, vec![client], 500, "server.serverproxy.unknown_service"),
+    ] {
+        let response = raw(pair.ss2.client, &request("GET", target, &headers, None)).await;
+        assert_eq!((response.status, response.one("X-Road-Error").as_str()), (status, kind), "{target}");
+    }
+}
