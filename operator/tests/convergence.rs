@@ -167,12 +167,13 @@ async fn without_the_binding_and_without_the_identity_nothing_is_made_and_both_a
     bed.apply(&support::namespace("adm-home", None));
     bed.apply(&parts[2..].join("\n---\n"));
     let member = ("Member", "adm-home", "register");
-    until_condition(&admin, member, "Admitted", "False/NamespaceNotAdmitted").await;
+    // Where both are missing the member names the command that mends both.
+    until_condition(&admin, member, "Admitted", "False/IdentityNotAdmitted").await;
     until_condition(&admin, ("SecurityServer", "adm-home", "ss1"), "Admitted", "False/NamespaceNotAdmitted").await;
+    bed.apply(parts[0]);
+    until_condition(&admin, member, "Admitted", "False/NamespaceNotAdmitted").await;
     assert!(get(&admin, "Secret", "adm-home", "ss1-identity").await.is_none());
     bed.apply(parts[1]);
-    until_condition(&admin, member, "Admitted", "False/IdentityNotAdmitted").await;
-    bed.apply(parts[0]);
     until_condition(&admin, member, "Admitted", "True/AsDeclared").await;
     until_condition(&admin, member, "Registered", "True/AsDeclared").await;
     operator.end().await;

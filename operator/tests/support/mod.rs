@@ -128,12 +128,14 @@ impl Bed {
         let mut all = vec![
             "operator",
             "--image=registry.invalid/saatkond:test",
-            "--identity=operator-0",
             "--lease-seconds=3",
             "--debounce-milliseconds=20",
             "--anchor-debounce-milliseconds=40",
             "--longest-backoff-seconds=2",
         ];
+        if !arguments.iter().any(|argument| argument.starts_with("--identity=")) {
+            all.push("--identity=operator-0");
+        }
         all.extend(arguments);
         let settings = Command::try_parse_from(all).unwrap().settings;
         let mut surroundings = Surroundings::with(self.account("saatkond-controller").await);
