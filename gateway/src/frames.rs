@@ -180,7 +180,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(bytes: &[u8], step: usize) -> Result<(Option<Bytes>, Vec<u8>, Option<Bytes>), EnvelopeError> {
+    /// REST part, body, signature.
+    type Parts = (Option<Bytes>, Vec<u8>, Option<Bytes>);
+
+    fn read(bytes: &[u8], step: usize) -> Result<Parts, EnvelopeError> {
         let (mut reader, mut rest, mut body, mut signature) = (Reader::default(), None, Vec::new(), None);
         for piece in bytes.chunks(step.max(1)) {
             reader.push(Bytes::copy_from_slice(piece));

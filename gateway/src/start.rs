@@ -152,7 +152,7 @@ mod tests {
     const PUBLISHED: Link = Link::Answered { instance_version: 5, server_version: 3, issue_number: 7 };
 
     fn seen(held: Option<Held>, link: Link, peers: Peers, waited: u64) -> Seen {
-        Seen { held, link, peers, waited: Duration::from_secs(waited), alone_after: Duration::from_secs(60) }
+        Seen { held, link, peers, waited: Duration::from_secs(waited), alone_after: Duration::from_mins(1) }
     }
 
     #[test]
