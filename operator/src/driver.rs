@@ -101,6 +101,11 @@ async fn turn(context: &Arc<Context>, key: &Key) -> Outcome {
             (Outcome::Failed, "conflict")
         }
         Err(error) => {
+            if let (true, Some(namespace)) = (error.is_forbidden(), key.namespace()) {
+                // The binding may be gone while the watch that it allowed is still open: look again whether the
+                // namespace is admitted. A namespace that is being deleted loses its binding like that.
+                let _ = context.doubts.send(namespace.to_owned());
+            }
             tracing::warn!(object = %key, error = chain(&error), "the reconcile failed");
             (Outcome::Failed, "failed")
         }

@@ -51,9 +51,5 @@ async fn execute(context: &Context, member: &Member, plan: &MemberPlan) -> (Appl
     let MemberPlan { finalizer: change, events: _, next_check: _ } = plan;
     let api = apply::objects::namespaced::<Member>(context, member);
     let ended = apply::objects::finalizer(&api, member, finalizer::MEMBER, *change).await;
-    if ended.as_ref().is_err_and(Error::is_forbidden) {
-        let namespace = kube::ResourceExt::namespace(member).unwrap_or_default();
-        let _ = context.doubts.send(namespace);
-    }
     (AppliedMember { failure: ended.as_ref().err().and_then(apply::failure) }, ended)
 }

@@ -37,6 +37,17 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Its namespace, if it has one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::TrustAnchor(_) => None,
+            Self::Member(namespace, _) | Self::SecurityServer(namespace, _) => Some(namespace),
+        }
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -42,10 +42,6 @@ pub async fn execute(
     let ended = steps(context, gathered, plan, &mut applied).await;
     if let Err(error) = &ended {
         applied.failure = failure(error);
-        if error.is_forbidden() {
-            // The binding may be gone while its watch is still open: look again whether the namespace is admitted.
-            let _ = context.doubts.send(gathered.seen.namespace.name.clone());
-        }
     }
     (applied, ended)
 }
