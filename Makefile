@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 STAGE := hack/stage.sh
 # Always the whole workspace's features: building crates one by one would build their dependencies once for each.
+# Not so what ships: it is built by itself, or it would carry what only tests and generators ask of its dependencies.
 BUILD := cargo build --workspace
 TOOLS := $(CURDIR)/target/tools/bin
 # Where cargo puts binaries: .cargo/config.toml names the target, so that static linking spares build scripts.
@@ -42,7 +43,7 @@ testbed:
 
 .PHONY: image
 image: testbed ## Build the images from static release binaries, print their size
-	@$(STAGE) "build: release binaries" $(BUILD) --release --bin saatkond --bin person-register
+	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-person-register
 	@$(STAGE) "image: saatkond" hack/image.sh $(TESTBED) $(RELEASE)/saatkond saatkond:dev target/images/saatkond.tar 20
 	@$(STAGE) "image: person register" hack/image.sh $(TESTBED) $(RELEASE)/person-register saatkond-person-register:dev \
 		target/images/person-register.tar
@@ -72,7 +73,8 @@ crash: tools-api testbed ## Crash plans beyond those of `make test`: pairs of cr
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
-	@$(STAGE) "build: release binaries" $(BUILD) --release --bin saatkond --bin bench
+	@$(STAGE) "build: release binaries" cargo build --release -p saatkond
+	@$(STAGE) "build: bench" cargo build --release -p saatkond-e2e --bin bench
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
 
 .PHONY: name-given
