@@ -48,5 +48,6 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     context.recorder.record(&*server, &events).await;
     // Pods are not watched: the end of one that is ending is looked for, since its receipt ends with it.
     let ending = gathered.seen.pods.iter().flatten().any(|pod| pod.deleting);
-    Ok(Some(sooner(todo.next_check, now, ending, SignedDuration::from_secs(6))))
+    // Nor are objects that lack our label: whoever takes a foreign one away would wait an hour for ours.
+    Ok(Some(sooner(todo.next_check, now, ending || !todo.foreign.is_empty(), SignedDuration::from_secs(6))))
 }

@@ -35,8 +35,9 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
     ended?;
     let events = if written? { [todo.events, update.events].concat() } else { todo.events };
     context.recorder.record(&*anchor, &events).await;
-    // Neither the policy nor a Secret that users bring is watched: what is missing is looked for again.
+    // Neither the policy nor a Secret that users bring nor what is not ours is watched: each is looked for again.
     let waiting = seen.policy == AdmissionPolicy::Missing
+        || !todo.foreign.is_empty()
         || matches!(seen.signing_key, ObservedSigningKey::Absent | ObservedSigningKey::Unusable { .. });
     Ok(Some(sooner(todo.next_check, now, waiting, SignedDuration::from_secs(10))))
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -267,8 +267,15 @@ pub fn replace(path: &std::path::Path, bytes: &[u8]) {
     std::fs::rename(new, path).unwrap();
 }
 
+/// A port that stays free until a gateway takes it. Not one that the kernel picks: from its range (32768 and up) it also
+/// serves outgoing connections, and the port just found free could be some client's before the gateway listens.
 pub fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another thousand for each process, so that two runs at a time do not meet.
+    let first = 10_000 + u16::try_from(std::process::id() % 20).unwrap() * 1_000;
+    let mut ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000).take(1_000);
+    let port = ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A security server.
