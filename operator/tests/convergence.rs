@@ -143,6 +143,15 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         .await;
         eprintln!("{kind} {name} was back after {:?}", started.elapsed());
     }
+    // The key of a list's entry edited by hand: an apply alone would leave both ports, which the API server refuses.
+    let edit = r#"{"spec":{"ports":[{"name":"client","port":81,"targetPort":"client"}]}}"#;
+    bed.kubectl(&["patch", "service", "ss1", "--namespace=drift-home", "--type=merge", "--patch", edit]);
+    until("the ports are ours again", Duration::from_secs(5), || async {
+        let now = get(&admin, "Service", "drift-home", "ss1").await.unwrap();
+        let ports: Vec<_> = now["spec"]["ports"].as_array().unwrap().iter().map(|port| port["port"].clone()).collect();
+        if ports == [json!(80), json!(5500)] { Ok(()) } else { Err(now["spec"]["ports"].to_string()) }
+    })
+    .await;
     // One field edited by hand.
     bed.kubectl(&["scale", "deployment/ss1", "--replicas=7", "--namespace=drift-home"]);
     until("the replicas are ours again", Duration::from_secs(5), || async {

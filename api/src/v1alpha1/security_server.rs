@@ -33,7 +33,7 @@ use crate::refs::{MemberIdRef, MemberRef};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
-    printcolumn(name = "Renew-At", type_ = "date", json_path = ".status.leaf.renewAt"),
+    printcolumn(name = "Renew-At", type_ = "string", json_path = ".status.leaf.renewAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Member", type_ = "string", json_path = ".spec.memberRef.name", priority = 1),
     printcolumn(name = "Sequence", type_ = "integer", json_path = ".status.configuration.bundleSequence", priority = 1),

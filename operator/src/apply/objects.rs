@@ -46,7 +46,18 @@ pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<
     let kind = child.kind();
     let api = children::api(context, kind, namespace);
     let params = PatchParams::apply(manager::SECURITY_SERVER).force();
-    let applied = api.patch(child.name(), &params, &Patch::Apply(child.value())).await;
+    let value = child.value();
+    let applied = match api.patch(child.name(), &params, &Patch::Apply(&value)).await {
+        // Somebody has changed what a list's entries are told apart by, say a port's number: server-side apply leaves
+        // their entry beside ours, and both cannot stand. So lists are written whole, then the fields taken again.
+        Err(kube::Error::Api(status)) if status.code == 422 => {
+            let whole = PatchParams { field_manager: Some(manager::SECURITY_SERVER.into()), ..PatchParams::default() };
+            let written = api.patch(child.name(), &whole, &Patch::Merge(&value)).await;
+            written.map_err(Error::api(format!("write {kind} {namespace}/{} whole", child.name())))?;
+            api.patch(child.name(), &params, &Patch::Apply(&value)).await
+        }
+        applied => applied,
+    };
     let applied = applied.map_err(Error::api(format!("apply {kind} {namespace}/{}", child.name())))?;
     children::learn(context, kind, &applied, Some(child));
     Ok(())
