@@ -21,8 +21,8 @@ pub fn failed(condition: ConditionType, failure: &Failure) -> Statement {
     Statement::fails(condition, failure.reason, failure.message.clone())
 }
 
-/// The new conditions, and an event for each `Ready` that has changed. The other conditions explain it and would only
-/// repeat it; `Pending` is no news.
+/// The new conditions, and an event where `Ready` has become true, has ceased to be, or has a reason that a person must
+/// hear of. The other conditions explain it and would only repeat it; steps on the way to it are no news.
 #[must_use]
 pub fn conclude(
     standing: &[Condition],
@@ -35,13 +35,16 @@ pub fn conclude(
     let after = find(&conditions, ConditionType::Ready);
     let changed = after.filter(|after| before.is_none_or(|b| b.status != after.status || b.reason != after.reason));
     let stated = statements.iter().find(|statement| statement.condition == ConditionType::Ready);
+    let was_ready = before.is_some_and(|before| before.status == "True");
     let events = match (changed, stated) {
-        (Some(_), Some(ready)) if ready.reason != Reason::Pending => vec![PlannedEvent {
-            warning: ready.holds == Holds::False && needs_a_person(ready.reason),
-            reason: ready.reason,
-            action: "Observe",
-            note: ready.message.clone(),
-        }],
+        (Some(_), Some(ready)) if was_ready || ready.holds == Holds::True || needs_a_person(ready.reason) => {
+            vec![PlannedEvent {
+                warning: ready.holds == Holds::False && needs_a_person(ready.reason),
+                reason: ready.reason,
+                action: "Observe",
+                note: ready.message.clone(),
+            }]
+        }
         _ => Vec::new(),
     };
     (conditions, events)
@@ -108,8 +111,14 @@ mod tests {
         let (same, events) = conclude(&conditions, &fails(), Some(1), at(2));
         assert_eq!((same, events.len()), (conditions.clone(), 0));
         let holds = vec![Statement::holds(ConditionType::Ready, "well")];
-        let (_, events) = conclude(&conditions, &holds, Some(1), at(3));
+        let (ready, events) = conclude(&conditions, &holds, Some(1), at(3));
         assert!(!events[0].warning);
+        // A step on the way is told only to whom it takes something away from.
+        let waits = vec![Statement::fails(ConditionType::Ready, Reason::PodsNotReady, "0 of 1")];
+        assert!(conclude(&[], &waits, Some(1), at(4)).1.is_empty());
+        assert!(conclude(&conditions, &waits, Some(1), at(4)).1.is_empty());
+        let (_, events) = conclude(&ready, &waits, Some(1), at(4));
+        assert!(events.len() == 1 && !events[0].warning);
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn archives(layout: &Layout) -> anyhow::Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Loads the images and installs the chart, or upgrades to what is built now; returns when the controller is
+/// Loads the images and installs the chart, or upgrades to what is built now; returns when both are
 /// ready.
 pub fn install(layout: &Layout, region: &Region) -> anyhow::Result<()> {
     // A cluster that existed before has its own way to images; there they are expected to be.
@@ -47,8 +47,10 @@ pub fn install(layout: &Layout, region: &Region) -> anyhow::Result<()> {
     for deployment in before.lines() {
         cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", deployment])?;
     }
-    // Not the link: it is ready once the first trust anchor has given it a certificate.
-    cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/saatkond-controller", "--timeout=120s"])?;
+    // The link too: without a trust anchor it has nothing to serve, and must not hold up an installation.
+    for deployment in ["deployment/saatkond-controller", "deployment/saatkond-link"] {
+        cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", deployment, "--timeout=120s"])?;
+    }
     Ok(())
 }
 

@@ -152,6 +152,14 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         if ports == [json!(80), json!(5500)] { Ok(()) } else { Err(now["spec"]["ports"].to_string()) }
     })
     .await;
+    until("all that we own is applied", Duration::from_secs(5), || async {
+        let now = get(&admin, "Service", "drift-home", "ss1").await.unwrap();
+        let managers = now["metadata"]["managedFields"].as_array().unwrap().iter();
+        let updates = managers.filter(|entry| entry["operation"] == "Update" && entry["manager"] != "kubectl-patch");
+        let names: Vec<_> = updates.map(|entry| entry["manager"].clone()).collect();
+        if names.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
     // One field edited by hand.
     bed.kubectl(&["scale", "deployment/ss1", "--replicas=7", "--namespace=drift-home"]);
     until("the replicas are ours again", Duration::from_secs(5), || async {

@@ -87,6 +87,11 @@ async fn link(bed: &Bed, anchor: &str) -> Running {
         key: SecretText::new(own.key.to_pkcs8_pem().to_string()),
     };
     std::fs::write(folder.path().join(format!("{anchor}.json")), serde_json::to_vec(&credential).unwrap()).unwrap();
+    start(bed, authority, folder).await
+}
+
+/// A link that finds its leaves in this folder.
+async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir) -> Running {
     let metrics = Arc::new(Metrics::new());
     let config = bed.account("saatkond-link").await;
     let client = connect(config, metrics.api_requests.clone(), Hooks::default()).unwrap();
@@ -366,4 +371,30 @@ async fn whoever_is_not_registered_is_refused_and_large_or_broken_messages_are_t
     link.stop.cancel();
     tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
     support::remove(&admin, "lkb").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leaf_it_is_ready_until_there_is_something_to_serve() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let forget = || {
+        let selector = format!("--selector={}", saatkond_operator::link::documents::selector());
+        bed.kubectl(&["delete", "configmaps", "--namespace", support::SYSTEM, &selector]);
+    };
+    forget();
+    let link = start(bed, authority(), tempfile::tempdir().unwrap()).await;
+    bed.apply(&documents("lkc", 1));
+    until("it misses its leaf", Duration::from_secs(10), || async {
+        let list = link.readiness.list();
+        if list.contains_key("the link's own leaf") { Ok(()) } else { Err(format!("{list:?}")) }
+    })
+    .await;
+    forget();
+    until("there is nothing to serve again", Duration::from_secs(10), || async {
+        let list = link.readiness.list();
+        if list.is_empty() { Ok(()) } else { Err(format!("{list:?}")) }
+    })
+    .await;
+    link.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
 }

@@ -10,42 +10,41 @@ use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use saatkond_api::SecurityServer;
 use saatkond_api::names::{label, manager};
 use saatkond_api::v1alpha1::security_server::ProcessReceipt;
-use saatkond_api::{SecurityServer, TrustAnchor};
 use serde_json::{Value, json};
+
+use super::view::View;
 
 /// Requests that are under way at a time: enough to keep the API server busy, few enough to leave it to the operator.
 const AT_ONCE: usize = 8;
 
 /// Runs rounds until `stop` is set.
-pub async fn run(client: Client, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+pub async fn run(client: Client, view: Arc<View>, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     while !stop.load(Ordering::Relaxed) {
-        round(&client).await?;
+        round(&client, &view).await?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Ok(())
 }
 
 /// One look at everything; writes only what is missing.
-pub async fn round(client: &Client) -> anyhow::Result<()> {
-    let ours = ListParams::default().labels(label::SECURITY_SERVER);
-    let deployments = Api::<Deployment>::all(client.clone()).list(&ours).await.context("failed to list Deployments")?;
-    let pods = Api::<Pod>::all(client.clone()).list(&ours).await.context("failed to list pods")?;
-    let mut of_server: BTreeMap<(String, String), Vec<Pod>> = BTreeMap::new();
-    for pod in pods {
+async fn round(client: &Client, view: &View) -> anyhow::Result<()> {
+    let mut of_server: BTreeMap<(String, String), Vec<Arc<Pod>>> = BTreeMap::new();
+    for pod in view.pods.state() {
         let server = pod.labels().get(label::SECURITY_SERVER).cloned().unwrap_or_default();
         of_server.entry((pod.namespace().unwrap_or_default(), server)).or_default().push(pod);
     }
-    stream::iter(deployments.items.iter().map(Ok::<_, anyhow::Error>))
+    stream::iter(view.deployments.state().iter().map(Ok::<_, anyhow::Error>))
         .try_for_each_concurrent(AT_ONCE, |deployment| {
             let pods = of_server.get(&(deployment.namespace().unwrap_or_default(), deployment.name_any()));
             run_deployment(client, deployment, pods.map_or(0, Vec::len))
         })
         .await?;
-    receipts(client, &of_server).await
+    receipts(client, view, &of_server).await
 }
 
 async fn run_deployment(client: &Client, deployment: &Deployment, pods: usize) -> anyhow::Result<()> {
@@ -97,20 +96,23 @@ async fn make_pod(client: &Client, deployment: &Deployment, number: usize) -> an
     }
 }
 
-async fn receipts(client: &Client, pods: &BTreeMap<(String, String), Vec<Pod>>) -> anyhow::Result<()> {
-    let anchors = Api::<TrustAnchor>::all(client.clone()).list(&ListParams::default()).await?;
-    let Some((bundle_hash, version)) = anchors.items.iter().find_map(|anchor| {
+async fn receipts(
+    client: &Client,
+    view: &View,
+    pods: &BTreeMap<(String, String), Vec<Arc<Pod>>>,
+) -> anyhow::Result<()> {
+    let Some((bundle_hash, version)) = view.anchors.state().iter().find_map(|anchor| {
         let status = anchor.status.as_ref()?;
         Some((status.bundle.as_ref()?.hash.clone(), status.configuration.as_ref()?.version))
     }) else {
         return Ok(());
     };
-    let servers = Api::<SecurityServer>::all(client.clone()).list(&ListParams::default()).await?;
-    let due = servers.items.iter().flat_map(|server| {
+    let servers = view.servers.state();
+    let due = servers.iter().flat_map(|server| {
         let key = (server.namespace().unwrap_or_default(), server.name_any());
-        let uids = pods.get(&key).into_iter().flatten().filter_map(ResourceExt::uid);
+        let uids = pods.get(&key).into_iter().flatten().filter_map(|pod| pod.uid());
         let hash = &bundle_hash;
-        uids.filter_map(move |uid| receipt(server, &uid, hash, version).map(|receipt| (server, receipt)))
+        uids.filter_map(move |uid| receipt(server, &uid, hash, version).map(|receipt| (&**server, receipt)))
     });
     stream::iter(due.collect::<Vec<_>>())
         .map(Ok)

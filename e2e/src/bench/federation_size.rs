@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
-use saatkond_api::{Member, SecurityServer, TrustAnchor};
 use saatkond_testbed::{Cluster, Layout};
 use saatkond_xtask::estonia::{self, Federation};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::controller::{Controller, api_server, writes};
+use super::view::View;
 use super::{Goal, Sheet, faker, proc};
 
 /// What is measured.
@@ -37,12 +38,13 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     let federation = estonia::federation()?;
     let controller = Controller::start(layout, server.cluster())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let faking = tokio::spawn(faker::run(client.clone(), stop.clone()));
+    let view = Arc::new(View::open(&client).await?);
+    let faking = tokio::spawn(faker::run(client.clone(), view.clone(), stop.clone()));
 
     let began = Instant::now();
     let objects = apply(&client, &federation).await?;
     println!("{objects} objects applied after {:.1} s", began.elapsed().as_secs_f64());
-    until_ready(&client, began).await.with_context(|| format!("the log is {}", controller.log().display()))?;
+    until_ready(&view, began).await.with_context(|| format!("the log is {}", controller.log().display()))?;
     let ready = began.elapsed();
     println!("all Ready after {:.1} s", ready.as_secs_f64());
 
@@ -126,19 +128,13 @@ pub async fn apply(client: &Client, federation: &Federation) -> anyhow::Result<u
     Ok(1 + federation.members.len() + federation.servers.len())
 }
 
-async fn until_ready(client: &Client, began: Instant) -> anyhow::Result<()> {
+async fn until_ready(view: &View, began: Instant) -> anyhow::Result<()> {
     let mut told = Instant::now();
     loop {
-        let all = ListParams::default();
-        let anchors = Api::<TrustAnchor>::all(client.clone()).list(&all).await?.items;
-        let members = Api::<Member>::all(client.clone()).list(&all).await?.items;
-        let servers = Api::<SecurityServer>::all(client.clone()).list(&all).await?.items;
-        let anchors =
-            anchors.iter().map(|o| is_ready(o.status.as_ref().map(|s| &s.conditions[..]), o.metadata.generation));
-        let members =
-            members.iter().map(|o| is_ready(o.status.as_ref().map(|s| &s.conditions[..]), o.metadata.generation));
-        let servers =
-            servers.iter().map(|o| is_ready(o.status.as_ref().map(|s| &s.conditions[..]), o.metadata.generation));
+        let (anchors, members, servers) = (view.anchors.state(), view.members.state(), view.servers.state());
+        let anchors = anchors.iter().map(|o| is_ready(o.status.as_ref().map(|s| &s.conditions[..]), &o.metadata));
+        let members = members.iter().map(|o| is_ready(o.status.as_ref().map(|s| &s.conditions[..]), &o.metadata));
+        let servers = servers.iter().map(|o| is_ready(o.status.as_ref().map(|s| &s.conditions[..]), &o.metadata));
         let all: Vec<bool> = anchors.chain(members).chain(servers).collect();
         let ready = all.iter().filter(|ready| **ready).count();
         if !all.is_empty() && ready == all.len() {
@@ -149,16 +145,13 @@ async fn until_ready(client: &Client, began: Instant) -> anyhow::Result<()> {
             told = Instant::now();
         }
         anyhow::ensure!(began.elapsed() < BOUND, "{ready} of {} objects are Ready after {BOUND:?}", all.len());
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-fn is_ready(
-    conditions: Option<&[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]>,
-    generation: Option<i64>,
-) -> bool {
+fn is_ready(conditions: Option<&[Condition]>, metadata: &ObjectMeta) -> bool {
     conditions.unwrap_or_default().iter().any(|condition| {
-        condition.type_ == "Ready" && condition.status == "True" && condition.observed_generation == generation
+        condition.type_ == "Ready" && condition.status == "True" && condition.observed_generation == metadata.generation
     })
 }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::controller::{Controller, api_server, writes};
 use super::federation_size::{apply, client};
+use super::view::View;
 use super::{Goal, Sheet, faker, proc};
 
 /// What is measured.
@@ -37,7 +38,8 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
 
     // 1 + 472 + 258 objects of ours, and 472 namespaces with what admits them: beyond 1,000 that the controller holds.
     let stop = Arc::new(AtomicBool::new(false));
-    let faking = tokio::spawn(faker::run(client.clone(), stop.clone()));
+    let view = Arc::new(View::open(&client).await?);
+    let faking = tokio::spawn(faker::run(client.clone(), view, stop.clone()));
     let mut federation = estonia::federation()?;
     let objects = apply(&client, &federation).await?;
     let more = fill(&client, &mut federation, 1000 - objects.min(1000)).await?;

@@ -12,6 +12,7 @@ pub mod federation_size;
 pub mod footprint;
 pub mod gateway_pair;
 pub mod proc;
+pub mod view;
 
 /// What a benchmark has to measure.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::observe::children;
+use crate::observe::{children, ownership};
 
 /// Sets or takes away our finalizer. The UID keeps an apply from making a new object where the old one is gone.
 pub async fn finalizer<K>(api: &Api<K>, object: &K, name: &str, change: FinalizerChange) -> Result<(), Error>
@@ -58,7 +58,15 @@ pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<
         }
         applied => applied,
     };
-    let applied = applied.map_err(Error::api(format!("apply {kind} {namespace}/{}", child.name())))?;
+    let mut applied = applied.map_err(Error::api(format!("apply {kind} {namespace}/{}", child.name())))?;
+    // That write counts as an update beside our apply, by us or by one of us that died here: while it stands, a field that
+    // we apply no longer would stay.
+    if let Some(kept) = ownership::without_updates_of_ours(&applied.metadata) {
+        let metadata = json!({"resourceVersion": applied.resource_version(), "managedFields": kept});
+        let disowned = Patch::Merge(json!({"metadata": metadata}));
+        let answer = api.patch(child.name(), &PatchParams::default(), &disowned).await;
+        applied = answer.map_err(Error::api(format!("give up updates of {kind} {namespace}/{}", child.name())))?;
+    }
     children::learn(context, kind, &applied, Some(child));
     Ok(())
 }

@@ -127,6 +127,12 @@ impl Documents {
         Pair { instance: seen.instances.get(anchor).cloned(), server: Some(document.clone()) }
     }
 
+    /// Whether no trust anchor has published anything.
+    #[must_use]
+    pub fn is_none_published(&self) -> bool {
+        self.lock().instances.is_empty()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,6 +8,7 @@ pub mod server;
 pub mod tls;
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ impl Link {
             },
             shown(&readiness, SERVERS),
         );
-        let leaf = keep_leaf(&identity, &tls, clock.as_ref(), &readiness);
+        let leaf = keep_leaf(&identity, &tls, &state, &readiness);
         let server = serve(listener, tls.clone(), state.clone(), limits);
         tokio::select! { () = maps => {}, () = servers => {}, () = leaf => {}, () = server => {} }
     }
@@ -120,17 +121,29 @@ fn readable(guarded: DeserializeGuard<SecurityServer>) -> Option<SecurityServer>
     }
 }
 
-async fn keep_leaf(folder: &Path, tls: &CurrentTls, clock: &dyn Clock, readiness: &Readiness) {
+/// Takes up the mounted leaf and each that follows. Without a document there is nothing to serve and no authority that
+/// could have issued one: that must not hold up whoever waits for an installation before declaring the first trust anchor.
+async fn keep_leaf(folder: &Path, tls: &CurrentTls, state: &LinkState, readiness: &Readiness) {
+    let mut changes = state.changes.subscribe();
     loop {
         match tls.refresh(folder) {
             Ok(true) => tracing::info!("the link's leaf was taken up"),
             Ok(false) => {}
             Err(error) => tracing::warn!(error = %error, "the link's leaf cannot be used"),
         }
-        match tls.get() {
-            Some(_) => readiness.done(LEAF),
-            None => readiness.pending(LEAF, "the Secret holds no usable leaf yet"),
+        let mut next = pin!(state.clock.pause(LEAF_CHECK));
+        loop {
+            if tls.get().is_some() || state.documents.is_none_published() {
+                readiness.done(LEAF);
+            } else {
+                readiness
+                    .pending(LEAF, "the Secret holds no usable leaf yet; the kubelet brings it within about a minute");
+            }
+            tokio::select! {
+                () = &mut next => break,
+                // The first document ends the time in which there is nothing to serve. The sender lives in `state`.
+                _ = changes.changed() => {}
+            }
         }
-        clock.pause(LEAF_CHECK).await;
     }
 }

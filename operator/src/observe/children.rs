@@ -21,6 +21,7 @@ use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::document;
 
 use super::caches::{CheckedChild, ListedPods};
+use super::ownership;
 use crate::context::Context;
 use crate::error::Error;
 use crate::signer::AnchorKeys;
@@ -151,7 +152,8 @@ pub fn learn(context: &Context, kind: ChildKind, object: &DynamicObject, wanted:
     let live = serde_json::to_value(object).unwrap_or_default();
     let facts = CheckedChild {
         wanted: hash.unwrap_or_default().to_owned(),
-        intact: comparable.is_some_and(|wanted| covers(&live, &wanted.value())),
+        intact: comparable.is_some_and(|wanted| covers(&live, &wanted.value()))
+            && !ownership::is_updated_by_us(&object.metadata),
         deployment: (kind == ChildKind::Deployment).then(|| deployment_facts(object)),
     };
     let place = (kind, object.namespace().unwrap_or_default(), object.name_any());

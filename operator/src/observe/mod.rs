@@ -6,6 +6,7 @@ pub mod documents;
 pub mod identity;
 pub mod keys;
 pub mod member;
+pub mod ownership;
 pub mod policy;
 pub mod security_server;
 pub mod trust_anchor;
