@@ -8,10 +8,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use saatkond_api::names::annotation;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::names::hash_hex;
 use crate::observed::{ObservedChild, is_ours};
+use crate::quantity;
 
 /// The kinds of objects that plans name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,23 +159,92 @@ pub fn judge(wanted: &Child, there: &[ObservedChild], owner: &str) -> Verdict {
     }
 }
 
-/// Whether a live object still says everything that was applied: each applied field is there with its value.
+/// Whether a live object still says what was applied, and where it matters nothing beyond it.
 ///
-/// What others have added (defaults, status, further list entries with a key of their own) does not matter: it is not
-/// ours. Lists of plain values are compared as a whole; lists of objects entry by entry, in any order.
+/// What others have added elsewhere does not matter: defaults, status, metadata of their own. But lists are compared as a
+/// whole, and selectors and rules of who may reach the pods exactly: an entry or a key that somebody adds there opens a
+/// way to the pods, or hides them.
 #[must_use]
 pub fn covers(live: &Value, applied: &Value) -> bool {
     match (live, applied) {
-        (Value::Object(live), Value::Object(applied)) => applied.iter().all(|(key, wanted)| match live.get(key) {
-            Some(found) => covers(found, wanted),
-            // The API server drops what is empty.
-            None => is_empty(wanted),
+        (Value::Object(live), Value::Object(applied)) => applied.iter().all(|(key, wanted)| {
+            let found = live.get(key).unwrap_or(&Value::Null);
+            match &**key {
+                "metadata" => says(found, wanted),
+                key if is_exact(key) => pruned(found) == pruned(wanted),
+                "requests" | "limits" | "sizeLimit" => says_quantities(found, wanted),
+                _ => (found.is_null() && is_empty(wanted)) || covers(found, wanted),
+            }
         }),
         (Value::Array(live), Value::Array(applied)) if applied.iter().any(Value::is_object) => {
-            applied.iter().all(|wanted| live.iter().any(|found| covers(found, wanted)))
+            live.len() == applied.len() && applied.iter().all(|wanted| live.iter().any(|found| covers(found, wanted)))
         }
         _ => live == applied,
     }
+}
+
+/// Whether each applied quantity is there, in whichever form.
+fn says_quantities(live: &Value, applied: &Value) -> bool {
+    match (live, applied) {
+        (Value::Object(live), Value::Object(applied)) => {
+            applied.iter().all(|(key, wanted)| live.get(key).is_some_and(|found| says_quantities(found, wanted)))
+        }
+        (Value::String(live), Value::String(applied)) => quantity::same(live, applied),
+        _ => live == applied || is_empty(live) && is_empty(applied),
+    }
+}
+
+/// Fields in which nothing but what was applied may stand, at whatever depth they are.
+fn is_exact(key: &str) -> bool {
+    matches!(key, "selector" | "podSelector" | "ingress" | "egress")
+}
+
+/// Whether each applied field is there with its value, whatever else is. The API server drops what is empty.
+fn says(live: &Value, applied: &Value) -> bool {
+    match (live, applied) {
+        (Value::Object(live), Value::Object(applied)) => applied.iter().all(|(key, wanted)| match live.get(key) {
+            Some(found) => says(found, wanted),
+            None => is_empty(wanted),
+        }),
+        (Value::Array(live), Value::Array(applied)) if applied.iter().any(Value::is_object) => {
+            applied.iter().all(|wanted| live.iter().any(|found| says(found, wanted)))
+        }
+        _ => live == applied,
+    }
+}
+
+/// Without fields that are empty. Entries of lists stay: an empty rule of a NetworkPolicy allows everything.
+fn pruned(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.clone(), pruned(value)))
+            .filter(|(_, value)| !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)))
+            .collect(),
+        Value::Array(list) => list.iter().map(pruned).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The JSON merge patch that makes a live object say what was applied where applying does not: server-side apply leaves
+/// what others added to lists and selectors beside ours.
+#[must_use]
+pub fn overwriting(live: &Value, applied: &Value) -> Value {
+    fn patch(live: &Value, applied: &Value, exact: bool) -> Value {
+        let Value::Object(wanted) = applied else { return applied.clone() };
+        let mut fields: Map<String, Value> = wanted
+            .iter()
+            .map(|(key, value)| (key.clone(), patch(&live[key.as_str()], value, exact || is_exact(key))))
+            .collect();
+        let others = live.as_object().into_iter().flat_map(Map::keys).filter(|key| exact && !wanted.contains_key(*key));
+        fields.extend(others.map(|key| (key.clone(), Value::Null)));
+        Value::Object(fields)
+    }
+    let mut whole = patch(live, applied, false);
+    if let Value::Object(fields) = &mut whole {
+        fields.remove("metadata");
+    }
+    whole
 }
 
 fn is_empty(value: &Value) -> bool {

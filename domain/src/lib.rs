@@ -12,6 +12,7 @@ pub mod meta;
 pub mod names;
 pub mod observed;
 pub mod publication;
+pub mod quantity;
 pub mod schedule;
 pub mod serving;
 pub mod settings;

@@ -27,6 +27,14 @@ pub enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// An object is not what was written right after it was written.
+    #[error(
+        "{object} is changed by something else as it is written: is there an admission webhook that should leave it alone?"
+    )]
+    Contested {
+        /// Kind, namespace and name.
+        object: String,
+    },
     /// The time for one reconcile is over.
     #[error("not done after {} s", after.as_secs())]
     TimedOut {

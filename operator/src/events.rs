@@ -51,6 +51,19 @@ impl Recorder {
     }
 }
 
+/// What is worth recording after a round: what the plan did if it was carried out to its end, and the transitions if the
+/// status that shows them was written. A failure is such a transition: it must not take its own event along.
+pub fn told<E, W>(
+    planned: Vec<PlannedEvent>,
+    concluded: Vec<PlannedEvent>,
+    ended: &Result<(), E>,
+    written: &Result<bool, W>,
+) -> Vec<PlannedEvent> {
+    let done = planned.into_iter().filter(|_| ended.is_ok());
+    let seen = concluded.into_iter().filter(|_| matches!(written, Ok(true)));
+    done.chain(seen).collect()
+}
+
 /// The event. Its name follows from what it says and the object's version, so that the same transition, seen again after
 /// a crash, is the same event.
 fn build(
@@ -121,6 +134,20 @@ mod tests {
         assert_eq!(event("a", "1").metadata.name, event("a", "1").metadata.name);
         assert_ne!(event("a", "1").metadata.name, event("b", "1").metadata.name);
         assert_ne!(event("a", "1").metadata.name, event("a", "2").metadata.name);
+    }
+
+    #[test]
+    fn a_failure_keeps_its_own_event_and_loses_those_of_what_was_not_done() {
+        let event =
+            |note: &str| PlannedEvent { warning: true, reason: Reason::Forbidden, action: "x", note: note.into() };
+        let told = |ended: Result<(), ()>, written: Result<bool, ()>| {
+            let all = told(vec![event("did")], vec![event("saw")], &ended, &written);
+            all.into_iter().map(|event| event.note).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Ok(()), Ok(true)), ["did", "saw"]);
+        assert_eq!(told(Err(()), Ok(true)), ["saw"]);
+        assert_eq!(told(Ok(()), Ok(false)), ["did"]);
+        assert!(told(Err(()), Err(())).is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use saatkond_domain::observed::{AdmissionPolicy, ObservedDescription};
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
 use crate::error::Error;
+use crate::events::told;
 use crate::{apply, observe, status_writer};
 
 /// One look at one member.
@@ -37,9 +38,10 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     } else {
         status_writer::write(&api, &*member, member.status.as_ref(), &update.status, &[]).await
     };
-    ended?;
-    let events = if written? { [todo.events, update.events].concat() } else { todo.events };
+    let events = told(todo.events, update.events, &ended, &written);
     context.recorder.record(&*member, &events).await;
+    ended?;
+    written?;
     // Neither the policy nor the users' ConfigMaps are watched: what is missing is looked for again.
     let lacking = seen.descriptions.values().any(|found| !matches!(found, ObservedDescription::Read { .. }));
     let waiting = lacking || seen.policy == AdmissionPolicy::Missing;

@@ -9,6 +9,7 @@ use saatkond_domain::security_server::{plan, status};
 
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
+use crate::events::told;
 use crate::{apply, observe, status_writer};
 
 /// Fields of the status that the link writes.
@@ -43,9 +44,10 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     } else {
         status_writer::write(&api, &*server, server.status.as_ref(), &update.status, RECEIPTS).await
     };
-    ended?;
-    let events = if written? { [todo.events, update.events].concat() } else { todo.events };
+    let events = told(todo.events, update.events, &ended, &written);
     context.recorder.record(&*server, &events).await;
+    ended?;
+    written?;
     // Pods are not watched: the end of one that is ending is looked for, since its receipt ends with it.
     let ending = gathered.seen.pods.iter().flatten().any(|pod| pod.deleting);
     // Nor are objects that lack our label: whoever takes a foreign one away would wait an hour for ours.

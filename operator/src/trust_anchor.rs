@@ -12,6 +12,7 @@ use saatkond_domain::trust_anchor::{plan, status};
 
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
+use crate::events::told;
 use crate::{apply, observe, status_writer};
 
 /// One look at one trust anchor.
@@ -32,9 +33,10 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
     } else {
         status_writer::write(&api, &*anchor, anchor.status.as_ref(), &update.status, &[]).await
     };
-    ended?;
-    let events = if written? { [todo.events, update.events].concat() } else { todo.events };
+    let events = told(todo.events, update.events, &ended, &written);
     context.recorder.record(&*anchor, &events).await;
+    ended?;
+    written?;
     // Neither the policy nor a Secret that users bring nor what is not ours is watched: each is looked for again.
     let waiting = seen.policy == AdmissionPolicy::Missing
         || !todo.foreign.is_empty()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use saatkond_api::SecurityServer;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Bed, bed, federation, get, objects, remove, until, until_condition};
 
 /// Until everything that needs no running gateway holds.
@@ -160,6 +160,32 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         if names.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }
     })
     .await;
+    // Additions that open a way to the pods, or hide them. Applying alone would leave all but one.
+    let additions = [
+        ("networkpolicy", r#"[{"op":"add","path":"/spec/ingress/-","value":{}}]"#),
+        ("service", r#"[{"op":"add","path":"/spec/externalIPs","value":["192.0.2.1"]}]"#),
+        ("service", r#"[{"op":"add","path":"/spec/selector/hidden","value":"yes"}]"#),
+        ("service", r#"[{"op":"replace","path":"/spec/type","value":"NodePort"}]"#),
+        ("service", r#"[{"op":"add","path":"/spec/ports/-","value":{"name":"more","port":9090}}]"#),
+        (
+            "deployment",
+            r#"[{"op":"add","path":"/spec/template/spec/containers/-","value":{"name":"more","image":"x"}}]"#,
+        ),
+    ];
+    for (kind, patch) in additions {
+        let kind = support::kinds().into_iter().find(|known| known.kind.to_lowercase() == kind).unwrap().kind;
+        let before = get(&admin, &kind, "drift-home", "ss1").await.unwrap();
+        bed.kubectl(&["patch", &kind, "ss1", "--namespace=drift-home", "--type=json", "--patch", patch]);
+        until(&format!("{kind} says again what it did before {patch}"), Duration::from_secs(5), || async {
+            let mut now = get(&admin, &kind, "drift-home", "ss1").await.unwrap();
+            // A port that was opened on the nodes is given back by the API server.
+            for port in now["spec"].get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+                port.as_object_mut().unwrap().remove("nodePort");
+            }
+            if now["spec"] == before["spec"] { Ok(()) } else { Err(format!("{:#}", now["spec"])) }
+        })
+        .await;
+    }
     // One field edited by hand.
     bed.kubectl(&["scale", "deployment/ss1", "--replicas=7", "--namespace=drift-home"]);
     until("the replicas are ours again", Duration::from_secs(5), || async {

@@ -87,6 +87,10 @@ fn service_object(server: &SecurityServer) -> Service {
     Service {
         metadata: server_object(server, name(server), None),
         spec: Some(ServiceSpec {
+            // Said although it is the default, as is that there are no further addresses: whoever changes either lets
+            // in whom the client port's plain HTTP would believe.
+            type_: Some("ClusterIP".to_owned()),
+            external_ips: Some(Vec::new()),
             selector: Some(selector(server)),
             ports: Some(vec![port("client", 80, "client"), port("server", SERVER_PORT, "server")]),
             ..ServiceSpec::default()

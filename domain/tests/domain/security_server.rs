@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, Reason, find};
 use saatkond_api::v1alpha1::security_server::SecurityServerStatus;
-use saatkond_domain::children::{Child, ChildKind, covers};
+use saatkond_domain::children::{Child, ChildKind, covers, overwriting};
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
 use saatkond_domain::schedule::{may_renew_at, renew_at, resign_at};
@@ -532,24 +532,80 @@ fn addresses_and_names() {
 }
 
 #[test]
-fn what_an_object_says_beyond_what_was_applied_is_no_drift() {
-    let applied = json!({"spec": {"replicas": 2, "list": ["a"], "ports": [{"name": "x", "port": 1}], "none": {}}});
+fn additions_are_drift_in_lists_and_selectors_and_nowhere_else() {
+    let applied = json!({
+        "metadata": {"labels": {"a": "1"}, "ownerReferences": [{"uid": "u"}]},
+        "spec": {
+            "replicas": 2, "list": ["a"], "ports": [{"name": "x", "port": 1}], "none": {}, "externalIPs": [],
+            "requests": {"cpu": "0.5"}, "sizeLimit": "1024Mi",
+            "selector": {"a": "1"}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"n": "1"}}}]}],
+        },
+    });
     let live = json!({
-        "spec": {"replicas": 2, "list": ["a"], "ports": [{"name": "y", "port": 2}, {"name": "x", "port": 1, "nodePort": 3}], "defaulted": true},
+        "metadata": {"labels": {"a": "1", "b": "2"}, "ownerReferences": [{"uid": "v"}, {"uid": "u", "controller": true}]},
+        "spec": {
+            "replicas": 2, "list": ["a"], "ports": [{"name": "x", "port": 1, "nodePort": 3}], "defaulted": true,
+            "requests": {"cpu": "500m"}, "sizeLimit": "1Gi",
+            "selector": {"a": "1"}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"n": "1"}}}]}],
+        },
         "status": {},
     });
     assert!(covers(&live, &applied));
+    let from = "/spec/ingress/0/from/0";
     for (name, path, value) in [
         ("a value", "/spec/replicas", json!(3)),
+        ("no value", "/spec/replicas", json!(null)),
         ("a list of values", "/spec/list", json!(["a", "b"])),
-        ("an entry", "/spec/ports/1/port", json!(9)),
-        ("a field", "/spec/replicas", json!(null)),
+        ("an entry", "/spec/ports/0/port", json!(9)),
+        ("one entry more", "/spec/ports", json!([{"name": "x", "port": 1}, {"name": "y", "port": 2}])),
+        ("two that are the same", "/spec/ports", json!([{"name": "x", "port": 1}, {"name": "x", "port": 1}])),
+        ("a selector that finds nothing", "/spec/selector", json!({"a": "1", "b": "2"})),
+        (
+            "a rule that allows all",
+            "/spec/ingress",
+            json!([{"from": [{"namespaceSelector": {"matchLabels": {"n": "1"}}}]}, {}]),
+        ),
+        (
+            "a peer with a further selector",
+            from,
+            json!({"namespaceSelector": {"matchLabels": {"n": "1"}}, "podSelector": {}}),
+        ),
+        ("a label", "/metadata/labels/a", json!("2")),
+        ("a quantity", "/spec/requests/cpu", json!("501m")),
     ] {
         let mut changed = live.clone();
         *changed.pointer_mut(path).unwrap() = value;
         assert!(!covers(&changed, &applied), "{name}");
     }
-    let mut removed = live;
-    removed["spec"].as_object_mut().unwrap().remove("replicas");
-    assert!(!covers(&removed, &applied));
+    for (name, at, key, value) in [
+        ("an address", "/spec", "externalIPs", json!(["192.0.2.1"])),
+        ("a removed field", "/spec", "replicas", json!(null)),
+        ("a removed list", "/spec", "ports", json!(null)),
+    ] {
+        let mut changed = live.clone();
+        let fields = changed.pointer_mut(at).unwrap().as_object_mut().unwrap();
+        if value.is_null() {
+            fields.remove(key);
+        } else {
+            fields.insert(key.into(), value);
+        }
+        assert!(!covers(&changed, &applied), "{name}");
+    }
+}
+
+#[test]
+fn overwriting_takes_out_what_applying_would_leave() {
+    let applied = json!({
+        "apiVersion": "v1", "metadata": {"name": "n"},
+        "spec": {"type": "ClusterIP", "selector": {"a": "1"}, "ports": [{"port": 80}]},
+    });
+    let live = json!({
+        "apiVersion": "v1", "metadata": {"name": "n", "labels": {"theirs": "1"}},
+        "spec": {"clusterIP": "10.0.0.1", "selector": {"a": "2", "b": "2"}, "ports": [{"port": 80}, {"port": 81}]},
+    });
+    let patch = json!({
+        "apiVersion": "v1",
+        "spec": {"type": "ClusterIP", "selector": {"a": "1", "b": null}, "ports": [{"port": 80}]},
+    });
+    assert_eq!(overwriting(&live, &applied), patch);
 }

@@ -1,14 +1,14 @@
 //! Writing single objects.
 
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt as _};
 use saatkond_api::SecurityServer;
 use saatkond_api::names::{API_VERSION, manager};
-use saatkond_domain::children::Child;
+use saatkond_domain::children::{Child, covers, overwriting};
 use saatkond_domain::effects::{Deletion, FinalizerChange};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -45,30 +45,53 @@ where
 pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<(), Error> {
     let kind = child.kind();
     let api = children::api(context, kind, namespace);
-    let params = PatchParams::apply(manager::SECURITY_SERVER).force();
     let value = child.value();
-    let applied = match api.patch(child.name(), &params, &Patch::Apply(&value)).await {
-        // Somebody has changed what a list's entries are told apart by, say a port's number: server-side apply leaves
-        // their entry beside ours, and both cannot stand. So lists are written whole, then the fields taken again.
+    let doing = |verb: &str| Error::api(format!("{verb} {kind} {namespace}/{}", child.name()));
+    let mut applied = match api.patch(child.name(), &ours(), &Patch::Apply(&value)).await {
+        Ok(applied) if covers(&as_json(&applied), &value) => applied,
+        Ok(added_to) => overwrite(&api, &added_to, &value).await.map_err(doing("overwrite"))?,
+        // Somebody has changed what a list's entries are told apart by, say a port's number: applied, their entry would
+        // stand beside ours, and both cannot.
         Err(kube::Error::Api(status)) if status.code == 422 => {
-            let whole = PatchParams { field_manager: Some(manager::SECURITY_SERVER.into()), ..PatchParams::default() };
-            let written = api.patch(child.name(), &whole, &Patch::Merge(&value)).await;
-            written.map_err(Error::api(format!("write {kind} {namespace}/{} whole", child.name())))?;
-            api.patch(child.name(), &params, &Patch::Apply(&value)).await
+            match api.get_opt(child.name()).await.map_err(doing("read"))? {
+                Some(live) => overwrite(&api, &live, &value).await.map_err(doing("overwrite"))?,
+                None => return Err(doing("apply")(kube::Error::Api(status))),
+            }
         }
-        applied => applied,
+        Err(error) => return Err(doing("apply")(error)),
     };
-    let mut applied = applied.map_err(Error::api(format!("apply {kind} {namespace}/{}", child.name())))?;
-    // That write counts as an update beside our apply, by us or by one of us that died here: while it stands, a field that
-    // we apply no longer would stay.
+    // Overwriting counts as an update beside our apply, by us or by one of us that died there: while it stands, a field
+    // that we apply no longer would stay.
     if let Some(kept) = ownership::without_updates_of_ours(&applied.metadata) {
         let metadata = json!({"resourceVersion": applied.resource_version(), "managedFields": kept});
         let disowned = Patch::Merge(json!({"metadata": metadata}));
         let answer = api.patch(child.name(), &PatchParams::default(), &disowned).await;
-        applied = answer.map_err(Error::api(format!("give up updates of {kind} {namespace}/{}", child.name())))?;
+        applied = answer.map_err(doing("give up updates of"))?;
     }
-    children::learn(context, kind, &applied, Some(child));
-    Ok(())
+    let facts = children::learn(context, kind, &applied, Some(child));
+    if facts.intact {
+        return Ok(());
+    }
+    // Not tried again at once: whatever changes it as it is written would do so each time.
+    Err(Error::Contested { object: format!("{kind} {namespace}/{}", child.name()) })
+}
+
+fn ours() -> PatchParams {
+    PatchParams::apply(manager::SECURITY_SERVER).force()
+}
+
+fn as_json(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+/// Writes lists and selectors whole, which takes out what others have added, then takes the fields again.
+async fn overwrite(api: &Api<DynamicObject>, live: &DynamicObject, value: &Value) -> kube::Result<DynamicObject> {
+    let mut whole = overwriting(&as_json(live), value);
+    // What was added since would be lost unseen.
+    whole["metadata"] = json!({"resourceVersion": live.resource_version()});
+    let update = PatchParams { field_manager: Some(manager::SECURITY_SERVER.into()), ..PatchParams::default() };
+    api.patch(&live.name_any(), &update, &Patch::Merge(whole)).await?;
+    api.patch(&live.name_any(), &ours(), &Patch::Apply(value)).await
 }
 
 /// Deletes exactly the object that was seen: a newer one of the same name is not meant. Gone already is well.
