@@ -53,6 +53,12 @@ generate: ## Write what is generated: CRDs, the chart's CRDs, the field referenc
 	@$(STAGE) "build: xtask" $(BUILD) --quiet --bin saatkond-xtask
 	@$(STAGE) "generate" $(DEBUG)/saatkond-xtask gen
 
+.PHONY: plugin
+plugin: ## Build kubectl-saatkond and link it into target/tools/bin: have that in your PATH
+	@$(STAGE) "build: plugin" $(BUILD) --quiet --bin kubectl-saatkond
+	@mkdir -p "$(TOOLS)"
+	@ln -sf "$(CURDIR)/$(DEBUG)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
+
 ##@ Test
 
 .PHONY: test
@@ -60,7 +66,7 @@ test: ## Everything that must pass: format, lints, unit, integration, chart, a j
 	@hack/test.sh
 
 .PHONY: unit
-unit: ## Only the tests that need nothing installed
+unit: ## Only the unit tests: no server is started, nothing needs to be installed
 	@$(STAGE) "unit tests" cargo test --workspace --lib --bins
 
 .PHONY: chart
@@ -72,7 +78,7 @@ crash: tools-api testbed ## Crash plans beyond those of `make test`: pairs of cr
 	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --test crash -- --nocapture
 
 .PHONY: bench
-bench: name-given tools testbed $(if $(filter footprint,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
+bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
 	@$(STAGE) "build: release binaries" cargo build --release -p saatkond
 	@$(STAGE) "build: bench" cargo build --release -p saatkond-e2e --bin bench
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
@@ -99,7 +105,6 @@ regions-down: testbed ## Stop them and remove all that they made
 	@$(STAGE) "regions-down" $(TESTBED) down
 
 .PHONY: demo
-demo: tools image ## A federation that exchanges data, step by step; leaves the region running
-	@$(STAGE) "build: demo" $(BUILD) --quiet --bin demo --bin kubectl-saatkond
-	@ln -sf "$(CURDIR)/$(DEBUG)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
+demo: tools image plugin ## A federation that exchanges data, step by step; leaves the region running
+	@$(STAGE) "build: demo" $(BUILD) --quiet --bin demo
 	@$(STAGE) "demo" $(DEBUG)/demo

@@ -10,6 +10,11 @@ awk -F '\t' '{printf "  %6d s  %-20s %s\n", $2, $1, $3; total += $2} END {printf
 read -r passed failed ignored < <(cat ./*.log 2>/dev/null |
   awk '/^test result: /{p += $4; f += $6; i += $8} END {print p + 0, f + 0, i + 0}')
 
+# Go's ends each test with: --- PASS: TestName (0.00s)
+read -r go_passed go_failed go_ignored < <(cat ./*.log 2>/dev/null |
+  awk '/^--- PASS: /{p++} /^--- FAIL: /{f++} /^--- SKIP: /{i++} END {print p + 0, f + 0, i + 0}')
+passed=$((passed + go_passed)) failed=$((failed + go_failed)) ignored=$((ignored + go_ignored))
+
 # What a test says of itself: NOT RUN: name: why
 grep -h '^NOT RUN: ' ./*.log 2>/dev/null | sed 's/^NOT RUN: //' >>NOT-RUN
 

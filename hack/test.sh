@@ -32,6 +32,8 @@ if run "build" cargo build --workspace --all-targets; then
   run "generated files" "target/$(rustc -vV | sed -n 's/^host: //p')/debug/saatkond-xtask" check
   # Without the tools all tests that start a server would fail one by one for the same reason.
   if [ -z "${no_tools:-}" ]; then
+    # Verbose: the summary counts Go's own lines, one a test. The flags are those of the build, for its cache.
+    run "tests of the testbed's Go" env -C testbed/go CGO_ENABLED=0 go test -trimpath -vet=off -v .
     # Shown, so that a test that says "NOT RUN: name: why" is counted and never passes silently.
     run "tests" cargo test --workspace --no-fail-fast -- --show-output
     if run_make image; then
@@ -41,7 +43,9 @@ if run "build" cargo build --workspace --all-targets; then
     fi
   else
     run "tests" cargo test --workspace --no-fail-fast --lib --bins
-    not_run "tests of the chart, on the API server and in regions" "they need the tools of the testbed"
+    # Nothing of these needs to be installed.
+    run "tests that need no tools" cargo test --workspace --no-fail-fast --test cases --test schema --test values --test domain --test gateway --test fresh
+    not_run "all other tests" "they need the tools of the testbed"
   fi
 else
   not_run "all tests" "the workspace does not build"

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -40,12 +39,6 @@ impl Period {
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0
-    }
-
-    /// The length as the standard library's type.
-    #[must_use]
-    pub const fn as_std(self) -> Duration {
-        Duration::from_secs(self.0)
     }
 
     /// The length as jiff's type, for arithmetic with `jiff::Timestamp`.

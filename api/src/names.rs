@@ -175,18 +175,6 @@ pub fn instance_configuration_config_map(anchor: &str) -> String {
     format!("{anchor}-instance-configuration")
 }
 
-/// Secret with a security server's certificates and keys, in its namespace.
-#[must_use]
-pub fn identity_secret(server: &str) -> String {
-    format!("{server}-identity")
-}
-
-/// ConfigMap with the copies that a security server's processes start from, in its namespace.
-#[must_use]
-pub fn start_copy_config_map(server: &str) -> String {
-    format!("{server}-configuration")
-}
-
 /// Name by which the link's certificate knows itself; never resolved.
 #[must_use]
 pub fn link_server_name(anchor: &str) -> String {

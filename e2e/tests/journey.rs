@@ -33,8 +33,8 @@ fn step(what: &str) {
 
 #[test]
 fn a_federation_declared_in_yaml_exchanges_data() {
-    if std::env::var_os("SAATKOND_SKIP_REGIONS").is_some() {
-        println!("NOT RUN: journey: SAATKOND_SKIP_REGIONS is set");
+    if std::env::var_os("SAATKOND_SKIP_REGIONS").is_some_and(|value| value == "1") {
+        println!("NOT RUN: journey: SAATKOND_SKIP_REGIONS=1");
         return;
     }
     let layout = Layout::find();

@@ -220,8 +220,9 @@ pub struct RestService {
 #[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenApiService {
-    /// The ConfigMap entry, in the same namespace, that holds the OpenAPI 3.0 document (YAML or JSON). It is watched:
-    /// an edit is published within seconds.
+    /// The ConfigMap entry, in the same namespace, that holds the OpenAPI 3.0 document (YAML or JSON). That it is there
+    /// and can be read is said by the condition `ReferencesResolved`, within 10 minutes of an edit; nothing hands it
+    /// out yet.
     pub config_map_ref: ConfigMapEntryRef,
     /// Base URL of the API, as in `rest.url`; the document's `servers` are not used.
     /// Example: `http://population-app:8080/persons`.

@@ -43,7 +43,39 @@ pub(crate) fn usable() -> Result<(), String> {
         .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         .collect();
     let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !v1.contains(*name) && !v2.contains(*name)).collect();
-    if missing.is_empty() { Ok(()) } else { Err(format!("cgroup controllers: {}", missing.join(", "))) }
+    if !missing.is_empty() {
+        return Err(format!("cgroup controllers: {}", missing.join(", ")));
+    }
+    all.iter().try_for_each(|hierarchy| probe(hierarchy))
+}
+
+/// Makes a group and takes it away again. A hierarchy can be there and yet be read-only, or have processes in the very
+/// group that should pass its controllers on, as in a container with a cgroup namespace of its own; kubelet would end
+/// over that without saying so.
+fn probe(hierarchy: &Path) -> Result<(), String> {
+    let folder = hierarchy.join(format!("saatkond-probe-{}", std::process::id()));
+    fs::create_dir(&folder)
+        .map_err(|error| format!("cgroup {}: no group can be made ({error})", hierarchy.display()))?;
+    let passed_on = if is_v2(hierarchy) { pass_on(hierarchy) } else { Ok(()) };
+    let _ = fs::remove_dir(&folder);
+    passed_on
+}
+
+/// Passes on the controllers of a group of version 2: those that kubelet does not start without, and what else there is.
+fn pass_on(group: &Path) -> Result<(), String> {
+    let there = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    for controller in there.split_whitespace() {
+        let passed_on = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+        // Of the others some cannot be (a real-time task in the root, say); kubelet does without.
+        if let (Err(error), true) = (passed_on, NEEDED.contains(&controller)) {
+            return Err(format!(
+                "cgroup {}: {controller} cannot be passed on ({error}); processes that stand in this very group must \
+                 be moved to one of their own first",
+                group.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder `name` everywhere.
@@ -52,11 +84,8 @@ pub(crate) fn create(name: &str) -> Result<()> {
         let folder = hierarchy.join(name);
         fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
         if is_v2(&hierarchy) {
-            let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap_or_default();
-            for controller in controllers.split_whitespace() {
-                // Some cannot be passed on (a real-time task in the root, say); kubelet says so if it needs them.
-                let _ = fs::write(hierarchy.join("cgroup.subtree_control"), format!("+{controller}"));
-                let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+            for group in [&hierarchy, &folder] {
+                pass_on(group).map_err(crate::Error::Preflight)?;
             }
         } else {
             // A cpuset of version 1 starts without any CPU, and no process can enter it.
@@ -108,5 +137,22 @@ fn remove_tree(folder: &Path) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => Ok(false),
         Err(error) => Err(error).doing(|| format!("remove {}", folder.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_needed_controller_that_stays_is_named_and_another_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("cgroup.controllers"), "io hugetlb\n").unwrap();
+        // Nothing can be written to what is a folder.
+        fs::create_dir(folder.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(pass_on(folder.path()), Ok(()));
+        fs::write(folder.path().join("cgroup.controllers"), "io memory\n").unwrap();
+        let why = pass_on(folder.path()).unwrap_err();
+        assert!(why.contains("memory cannot be passed on") && why.contains("moved"), "{why}");
     }
 }

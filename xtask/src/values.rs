@@ -1,0 +1,179 @@
+//! The schema of the chart's values: these types are the chart's interface, `charts/saatkond/values.schema.json` is
+//! made of them. Every field is obligatory, because `values.yaml` states every default: `null` would remove one.
+#![allow(dead_code, reason = "the types exist for the schema that is derived from them")]
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Values of the saatkond chart.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Values {
+    /// Set by Helm for charts that depend on this one; not used.
+    #[serde(default)]
+    global: Map<String, Value>,
+    image: Image,
+    #[schemars(length(max = 16))]
+    image_pull_secrets: Vec<SecretReference>,
+    controller: Workload,
+    link: Workload,
+    gateway: Gateway,
+    crds: Crds,
+    admission_policy: AdmissionPolicy,
+    network_policies: NetworkPolicies,
+    pod_disruption_budgets: PodDisruptionBudgets,
+}
+
+/// The one image: controller, link and gateways.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Image {
+    /// Without tag and digest.
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9]+([._:/-]+[a-z0-9]+)*$"))]
+    repository: String,
+    /// Empty: the chart's appVersion.
+    #[schemars(length(max = 128), regex(pattern = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$"))]
+    tag: String,
+    /// Wins over the tag.
+    #[schemars(regex(pattern = r"^(sha256:[0-9a-f]{64})?$"))]
+    digest: String,
+    pull_policy: PullPolicy,
+}
+
+#[derive(JsonSchema, Deserialize)]
+enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// A Secret of the release namespace.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SecretReference {
+    name: DnsName,
+}
+
+/// A name of an object.
+#[derive(JsonSchema, Deserialize)]
+#[schemars(extend("minLength" = 1, "maxLength" = 253, "pattern" = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+struct DnsName(String);
+
+/// error, warn, info, debug or trace, or directives such as info,saatkond_operator=debug.
+#[derive(JsonSchema, Deserialize)]
+#[schemars(extend("minLength" = 1, "maxLength" = 256, "pattern" = "^[A-Za-z0-9_:=,]+$"))]
+struct LogLevel(String);
+
+/// A Deployment.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Workload {
+    #[schemars(range(min = 0, max = 9))]
+    replicas: u8,
+    log_level: LogLevel,
+    resources: Resources,
+    pod_annotations: StringMap,
+    pod_labels: StringMap,
+    node_selector: StringMap,
+    #[schemars(length(max = 32))]
+    tolerations: Vec<Map<String, Value>>,
+    affinity: Map<String, Value>,
+    #[schemars(length(max = 253))]
+    priority_class_name: String,
+}
+
+/// Of a container; both parts may be left out.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Resources {
+    #[serde(default)]
+    requests: BTreeMap<String, Quantity>,
+    #[serde(default)]
+    limits: BTreeMap<String, Quantity>,
+}
+
+/// A resource quantity of Kubernetes.
+#[derive(JsonSchema, Deserialize)]
+#[serde(untagged)]
+enum Quantity {
+    Number(#[schemars(range(min = 0))] f64),
+    Text(#[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i|e[0-9]+)?$"))] String),
+}
+
+/// Labels or annotations.
+#[derive(JsonSchema, Deserialize)]
+#[schemars(extend("maxProperties" = 64))]
+struct StringMap(BTreeMap<String, String>);
+
+/// The security servers.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Gateway {
+    log_level: LogLevel,
+    /// Names of Secrets in each member's namespace.
+    #[schemars(length(max = 16))]
+    image_pull_secrets: Vec<DnsName>,
+}
+
+/// The CustomResourceDefinitions.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Crds {
+    /// Off: somebody else installs them.
+    install: bool,
+    /// On: they outlive `helm uninstall`.
+    keep: bool,
+}
+
+/// Who may be which member.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AdmissionPolicy {
+    install: bool,
+    /// A ClusterRole for those who decide.
+    admitter_role: bool,
+}
+
+/// Of controller and link.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NetworkPolicies {
+    enabled: bool,
+    /// Where the API server listens.
+    #[schemars(length(min = 1, max = 8), inner(range(min = 1, max = 65535)), extend("uniqueItems" = true))]
+    api_server_ports: Vec<u16>,
+}
+
+/// Of controller and link.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PodDisruptionBudgets {
+    enabled: bool,
+}
+
+/// The schema as JSON.
+pub fn schema() -> Result<String> {
+    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Values>();
+    let mut value = serde_json::to_value(schema).context("the schema of the chart's values is no JSON")?;
+    strip(&mut value);
+    Ok(format!("{:#}\n", value))
+}
+
+/// Takes out what only Rust knows: widths of integers, and defaults, which `values.yaml` states.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("format").is_some_and(Value::is_string) {
+                fields.remove("format");
+            }
+            fields.remove("default");
+            fields.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
