@@ -9,15 +9,21 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
+pub use crate::batch::MAX_BATCH;
+use crate::batch::{self, Form};
 use crate::bundle::Bundle;
 use crate::certificate::{self, CertificateError, CertificateFacts, CertificateHash};
-use crate::cms::{self, Signer};
+use crate::cms::{self, Found, Signer};
+use crate::digest::sha256;
 use crate::key::{KeyError, KeyPair, SubjectPublicKey};
-pub use crate::manifest::{BODY_ENTRY, MANIFEST_ENTRY, MESSAGE_ENTRY, MessageDigests, SIGNATURE_ENTRY, manifest};
+use crate::manifest::batch_manifest;
+pub use crate::manifest::{
+    BATCH_ENTRY, BODY_ENTRY, MANIFEST_ENTRY, MESSAGE_ENTRY, MessageDigests, SIGNATURE_ENTRY, manifest,
+};
 use crate::pem::{self, PemError};
 use crate::verify::{self, Usage, VerifyError};
 
-/// Longest signature that is read: a certificate and a few hundred bytes.
+/// Longest signature that is read: a certificate, a path and a few hundred bytes.
 pub const MAX_SIGNATURE_BYTES: usize = certificate::MAX_CERTIFICATE_BYTES + 4 * 1024;
 
 /// A member's signing certificate with its key. `Debug` shows the certificate's facts alone.
@@ -150,8 +156,31 @@ pub fn sign(
     credential: &SigningCredential,
     signing_time: Timestamp,
 ) -> Result<Vec<u8>, EvidenceError> {
+    sign_content(&manifest(digests), credential, signing_time)
+}
+
+/// Signs several messages at the cost of one signature; the results stand in the order of the messages. A message alone is signed
+/// as by [`sign`], and so are all when there are more than [`MAX_BATCH`].
+pub fn sign_batch(
+    messages: &[&MessageDigests],
+    credential: &SigningCredential,
+    signing_time: Timestamp,
+) -> Result<Vec<Vec<u8>>, EvidenceError> {
+    let leaves: Vec<_> = messages.iter().map(|digests| batch::leaf(&manifest(digests))).collect();
+    let Some((root, paths)) = batch::tree(&leaves) else {
+        return messages.iter().map(|digests| sign(digests, credential, signing_time)).collect();
+    };
+    let cms = sign_content(&batch_manifest(&root), credential, signing_time)?;
+    Ok(paths.into_iter().map(|path| [path.as_slice(), &cms].concat()).collect())
+}
+
+fn sign_content(
+    content: &[u8],
+    credential: &SigningCredential,
+    signing_time: Timestamp,
+) -> Result<Vec<u8>, EvidenceError> {
     let signer = credential.signer();
-    let digest = cms::digest(signer.algorithm, &manifest(digests));
+    let digest = cms::digest(signer.algorithm, content);
     let attributes = cms::signed_attributes(&signer, &digest, signing_time).ok_or(EvidenceError::Time)?;
     let signature = credential.key.sign(&attributes).map_err(EvidenceError::Key)?;
     Ok(cms::write(&signer, &attributes, &signature))
@@ -162,13 +191,65 @@ pub fn sign(
 /// For callers that keep the outcome of chain checks by [`CheckedSignature::leaf_sha256`]. They must make that check
 /// ([`verify::verify_leaf`] for [`Usage::Signing`]) and then call [`CheckedSignature::check_time`].
 pub fn verify_signature_only<'a>(
-    cms: &'a [u8],
+    signature: &'a [u8],
     digests: &MessageDigests,
 ) -> Result<CheckedSignature<'a>, EvidenceError> {
-    if cms.len() > MAX_SIGNATURE_BYTES {
+    verify_signature_remembering(signature, digests, &Forgetful)
+}
+
+/// As [`verify_signature_only`]; a batch's CMS whose check `memory` holds is not checked again. That the message belongs to the
+/// batch is.
+pub fn verify_signature_remembering<'a>(
+    signature: &'a [u8],
+    digests: &MessageDigests,
+    memory: &impl Memory,
+) -> Result<CheckedSignature<'a>, EvidenceError> {
+    if signature.len() > MAX_SIGNATURE_BYTES {
         return Err(EvidenceError::TooLong);
     }
-    let found = cms::read(cms).map_err(|_| EvidenceError::Malformed)?;
+    let manifest = manifest(digests);
+    let (steps, cms) = match batch::split(signature).ok_or(EvidenceError::Malformed)? {
+        Form::Single { cms } => return check(&read(cms)?, cms, &manifest),
+        Form::Batched { steps, cms } => (steps, cms),
+    };
+    let root = batch::climb(batch::leaf(&manifest), steps);
+    let found = read(cms)?;
+    // The root has one length: no two pairs of CMS and root are the same bytes.
+    let name = sha256(&[cms, &root].concat());
+    if memory.holds(&name) {
+        return Ok(CheckedSignature::of(&found));
+    }
+    let checked = check(&found, cms, &batch_manifest(&root))?;
+    memory.keep(name);
+    Ok(checked)
+}
+
+/// Which batches' signatures have been found good. What is remembered is arithmetic, true at any time and whatever is trusted:
+/// that a CMS signs a root with the key of the certificate it carries. Whether that certificate is trusted is asked for each message.
+pub trait Memory {
+    /// Whether this was kept.
+    fn holds(&self, name: &[u8; 32]) -> bool;
+    /// Keeps the name of a pair of CMS and root that was found good: a SHA-256 digest of both.
+    fn keep(&self, name: [u8; 32]);
+}
+
+/// Remembers nothing.
+struct Forgetful;
+
+impl Memory for Forgetful {
+    fn holds(&self, _: &[u8; 32]) -> bool {
+        false
+    }
+
+    fn keep(&self, _: [u8; 32]) {}
+}
+
+fn read(cms: &[u8]) -> Result<Found<'_>, EvidenceError> {
+    cms::read(cms).map_err(|_| EvidenceError::Malformed)
+}
+
+/// Checks what was found in `cms` against the content that it should sign.
+fn check<'a>(found: &Found<'a>, cms: &[u8], content: &[u8]) -> Result<CheckedSignature<'a>, EvidenceError> {
     // The chain builder's reader, not that of `certificate`: it takes a tenth of the time and this is the hot path.
     let der = CertificateDer::from(found.certificate);
     let leaf = EndEntityCert::try_from(&der).map_err(|_| EvidenceError::Certificate(CertificateError::Malformed))?;
@@ -180,7 +261,7 @@ pub fn verify_signature_only<'a>(
         issuer: leaf.issuer(),
         serial: leaf.serial(),
     };
-    let digest = cms::digest(signer.algorithm, &manifest(digests));
+    let digest = cms::digest(signer.algorithm, content);
     if digest != found.message_digest {
         return Err(EvidenceError::OtherContent);
     }
@@ -193,29 +274,30 @@ pub fn verify_signature_only<'a>(
     if cms::write(&signer, &attributes, found.signature) != cms {
         return Err(EvidenceError::NotCanonical);
     }
-    Ok(CheckedSignature {
-        leaf_der: found.certificate,
-        leaf_sha256: CertificateHash::of(found.certificate),
-        signing_time: found.signing_time,
-    })
+    Ok(CheckedSignature::of(found))
 }
 
 /// Checks a signature and its certificate's chain to the bundle at `now`. For a message from the log, `now` is the time that
 /// its time stamp proves.
 pub fn verify(
-    cms: &[u8],
+    signature: &[u8],
     digests: &MessageDigests,
     bundle: &Bundle,
     now: Timestamp,
 ) -> Result<VerifiedSignature, EvidenceError> {
-    let checked = verify_signature_only(cms, digests)?;
+    let checked = verify_signature_only(signature, digests)?;
     let facts =
         verify::verify_leaf(checked.leaf_der, &[], bundle, Usage::Signing, now).map_err(EvidenceError::Untrusted)?;
     checked.check_time(&facts)?;
     Ok(VerifiedSignature { facts, signing_time: checked.signing_time })
 }
 
-impl CheckedSignature<'_> {
+impl<'a> CheckedSignature<'a> {
+    fn of(found: &Found<'a>) -> Self {
+        let leaf_sha256 = CertificateHash::of(found.certificate);
+        Self { leaf_der: found.certificate, leaf_sha256, signing_time: found.signing_time }
+    }
+
     /// Refuses a signature that says it was made when its certificate was not valid. How far the signer's clock may be from
     /// the verifier's is the caller's to judge.
     pub fn check_time(&self, facts: &CertificateFacts) -> Result<(), EvidenceError> {
@@ -277,6 +359,124 @@ mod tests {
         for other in others {
             assert_eq!(verify_signature_only(&cms, &other), Err(EvidenceError::OtherContent));
         }
+    }
+
+    /// Five messages under one signature; the odd one out has a shorter path.
+    fn batch(credential: &SigningCredential) -> Vec<(MessageDigests, Vec<u8>)> {
+        let messages: Vec<_> = (0..5_u8).map(|number| MessageDigests::of(&[number], Some(b"{}"))).collect();
+        let signatures = sign_batch(&messages.iter().collect::<Vec<_>>(), credential, at(NOW)).unwrap();
+        messages.into_iter().zip(signatures).collect()
+    }
+
+    #[derive(Default)]
+    struct Kept(std::cell::RefCell<std::collections::HashSet<[u8; 32]>>);
+
+    impl Memory for Kept {
+        fn holds(&self, name: &[u8; 32]) -> bool {
+            self.0.borrow().contains(name)
+        }
+
+        fn keep(&self, name: [u8; 32]) {
+            self.0.borrow_mut().insert(name);
+        }
+    }
+
+    #[test]
+    fn a_batch_proves_each_of_its_messages_and_no_other() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let bundle = fixture::bundle(&[&authority]);
+        for algorithm in Algorithm::ALL {
+            let credential = credential(&authority, algorithm);
+            let batch = batch(&credential);
+            for (digests, signature) in &batch {
+                let verified = verify(signature, digests, &bundle, at(NOW + 1)).unwrap();
+                assert_eq!((&verified.facts, verified.signing_time), (credential.facts(), at(NOW)), "{algorithm}");
+                for (other, _) in batch.iter().filter(|(other, _)| other != digests) {
+                    assert_eq!(verify_signature_only(signature, other), Err(EvidenceError::OtherContent));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_message_needs_no_batch_and_too_many_get_none() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let credential = credential(&authority, Algorithm::EcdsaP256);
+        for count in [0, 1, MAX_BATCH + 1] {
+            let digests = digests();
+            let signatures = sign_batch(&vec![&digests; count], &credential, at(NOW)).unwrap();
+            assert_eq!(signatures.len(), count);
+            assert!(signatures.iter().all(|signature| signature[0] == 0x30), "each is a CMS alone");
+        }
+    }
+
+    /// With and without a memory that holds the batch: what is remembered lets nothing else pass.
+    #[test]
+    fn no_byte_of_a_batched_signature_can_be_changed() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let memory = Kept::default();
+        for (digests, signature) in batch(&credential(&authority, Algorithm::EcdsaP256)) {
+            verify_signature_remembering(&signature, &digests, &memory).unwrap();
+            let refused = |changed: &[u8], what: &str| {
+                assert!(verify_signature_only(changed, &digests).is_err(), "{what}");
+                assert!(verify_signature_remembering(changed, &digests, &memory).is_err(), "{what}, remembered");
+            };
+            for place in 0..signature.len() {
+                for mask in [0x01, 0x80, 0xff] {
+                    let mut changed = signature.clone();
+                    changed[place] ^= mask;
+                    refused(&changed, &format!("byte {place} ^ {mask:#x}"));
+                }
+                refused(&signature[..place], &format!("cut at {place}"));
+            }
+            refused(&[signature.as_slice(), &[0]].concat(), "longer");
+        }
+        assert_eq!(memory.0.borrow().len(), 1, "one batch");
+    }
+
+    #[test]
+    fn what_is_remembered_is_not_checked_again_and_what_failed_is_not_remembered() {
+        /// Says that it holds everything.
+        struct Credulous;
+        impl Memory for Credulous {
+            fn holds(&self, _: &[u8; 32]) -> bool {
+                true
+            }
+            fn keep(&self, _: [u8; 32]) {
+                panic!("held already");
+            }
+        }
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let credential = credential(&authority, Algorithm::EcdsaP256);
+        let (digests, mut signature) = batch(&credential).swap_remove(0);
+        *signature.last_mut().unwrap() ^= 1;
+        let memory = Kept::default();
+        assert!(verify_signature_remembering(&signature, &digests, &memory).is_err());
+        assert!(memory.0.borrow().is_empty());
+        verify_signature_remembering(&signature, &digests, &Credulous).unwrap();
+        // A signature of its own is never looked up.
+        let mut single = sign(&digests, &credential, at(NOW)).unwrap();
+        *single.last_mut().unwrap() ^= 1;
+        assert!(verify_signature_remembering(&single, &digests, &Credulous).is_err());
+    }
+
+    /// A tree can be no message and a message no tree, whatever a signer is talked into.
+    #[test]
+    fn the_forms_do_not_pass_for_each_other() {
+        let authority = fixture::authority(1, Algorithm::EcdsaP256);
+        let credential = credential(&authority, Algorithm::EcdsaP256);
+        let batch = batch(&credential);
+        let (digests, signature) = &batch[0];
+        let Some(Form::Batched { steps, cms }) = batch::split(signature) else { panic!("no batch") };
+        let root = batch::climb(batch::leaf(&manifest(digests)), steps);
+        // The root in the place of the REST part's digest.
+        let as_message = MessageDigests { rest_part: root, body: None };
+        assert_eq!(verify_signature_only(cms, &as_message), Err(EvidenceError::OtherContent));
+        assert_eq!(verify_signature_only(cms, digests), Err(EvidenceError::OtherContent));
+        // A signature over the message itself behind a path.
+        let single = sign(digests, &credential, at(NOW)).unwrap();
+        let behind = [&signature[..signature.len() - cms.len()], &single].concat();
+        assert_eq!(verify_signature_only(&behind, digests), Err(EvidenceError::OtherContent));
     }
 
     /// Every byte of every algorithm's signature: changed in its lowest, highest and all bits, doubled, left out.

@@ -5,6 +5,7 @@
 //! one is due. [`evidence`] signs and checks messages; [`configuration_key`] signs the documents that gateways run on.
 
 pub mod authority;
+mod batch;
 pub mod bundle;
 pub mod certificate;
 mod cms;

@@ -12,6 +12,8 @@ use crate::digest::sha512;
 pub const MESSAGE_ENTRY: &str = "message.xml";
 /// Entry of the body.
 pub const BODY_ENTRY: &str = "attachment1";
+/// Entry of the root of a batch's hash tree, in the place of message and body: the bytes that the root is the digest of.
+pub const BATCH_ENTRY: &str = "batch";
 /// Entry of the manifest.
 pub const MANIFEST_ENTRY: &str = "META-INF/ASiCManifest.xml";
 /// Entry of the signature over the manifest.
@@ -35,16 +37,23 @@ impl MessageDigests {
 
 /// The bytes that the signature covers and that an ASiC-E container holds under [`MANIFEST_ENTRY`].
 pub fn manifest(digests: &MessageDigests) -> Vec<u8> {
+    let message = (MESSAGE_ENTRY, &digests.rest_part);
+    write([message].into_iter().chain(digests.body.as_ref().map(|body| (BODY_ENTRY, body))))
+}
+
+/// The bytes that the signature of a batch covers. No message's manifest has this form, so neither passes for the other.
+pub(crate) fn batch_manifest(root: &[u8; 64]) -> Vec<u8> {
+    write([(BATCH_ENTRY, root)])
+}
+
+fn write<'a>(entries: impl IntoIterator<Item = (&'a str, &'a [u8; 64])>) -> Vec<u8> {
     let mut out = String::with_capacity(1024);
     out.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     out.push_str("<asic:ASiCManifest xmlns:asic=\"http://uri.etsi.org/02918/v1.2.1#\" xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\">\n");
     out.push_str("  <asic:SigReference URI=\"");
     out.push_str(SIGNATURE_ENTRY);
     out.push_str("\" MimeType=\"application/pkcs7-signature\"/>\n");
-    reference(&mut out, MESSAGE_ENTRY, &digests.rest_part);
-    if let Some(body) = &digests.body {
-        reference(&mut out, BODY_ENTRY, body);
-    }
+    entries.into_iter().for_each(|(entry, digest)| reference(&mut out, entry, digest));
     out.push_str("</asic:ASiCManifest>\n");
     out.into_bytes()
 }
