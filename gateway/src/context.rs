@@ -13,6 +13,7 @@ use crate::error::Failure;
 use crate::metrics::Metrics;
 use crate::provider::information_system::InformationSystems;
 use crate::sessions::Sessions;
+use crate::signing::Signing;
 use crate::spool::Spool;
 use crate::state::State;
 
@@ -28,6 +29,8 @@ pub struct Context {
     pub sessions: Sessions,
     /// Calls information systems.
     pub information_systems: InformationSystems,
+    /// Messages that wait for a signature.
+    pub signing: Signing,
     /// Bytes of answers that are held until they are verified.
     pub held: HeldBytes,
     /// Set while listeners are open for business.

@@ -1,7 +1,7 @@
 //! The embedded security server: X-Road REST in, signed messages between gateways, access rights, information systems out.
 //!
 //! The way of a call: [`http1`] reads it, [`client`] understands, signs and sends it over a [`peer`] connection, [`server`] at the
-//! other end checks who asks and what for ([`access`]), spools and verifies it ([`message`], [`spool`]), and [`provider`] calls the
+//! other end checks who asks and what for ([`access`]), spools and verifies it ([`message`], [`spool`], [`signing`]), and [`provider`] calls the
 //! information system. What all of that is decided on is in force as one immutable object ([`state`]), replaced as a whole.
 //! Decisions ([`request`], [`access`], [`frames`], [`start`], [`state::judge`]) know no socket and no clock.
 
@@ -24,6 +24,7 @@ pub mod run;
 pub mod server;
 pub mod sessions;
 pub mod settings;
+pub mod signing;
 pub mod spool;
 pub mod start;
 pub mod state;

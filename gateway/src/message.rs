@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use saatkond_pki::evidence::{self, EvidenceError, MessageDigests, SigningCredential};
+use saatkond_pki::evidence::{self, EvidenceError, MessageDigests};
 use saatkond_wire::identifier::{ClientId, ServerId};
 use saatkond_wire::leaf_name::LeafName;
 use tokio::time::timeout;
@@ -133,11 +132,6 @@ pub fn digests(rest: &[u8], body: Option<Digest>) -> MessageDigests {
     MessageDigests { rest_part: sha512(rest), body }
 }
 
-/// Signs a message in a member's name.
-pub fn sign(digests: &MessageDigests, signer: &SigningCredential, now: Timestamp) -> Result<Bytes, String> {
-    evidence::sign(digests, signer, now).map(Bytes::from).map_err(|error| chain(&error))
-}
-
 /// Why a signature is not accepted.
 #[derive(Debug)]
 pub struct Refused {
@@ -157,7 +151,8 @@ pub fn verify(
     now: Timestamp,
 ) -> Result<(), Refused> {
     let refuse = |cause, why: String| Refused { cause, why };
-    let checked = evidence::verify_signature_only(signature, digests).map_err(|error| {
+    let checked = evidence::verify_signature_remembering(signature, digests, &in_force.batches);
+    let checked = checked.map_err(|error| {
         let cause = match error {
             EvidenceError::OtherContent | EvidenceError::Signature { .. } => Cause::InvalidSignatureValue,
             EvidenceError::Certificate(_) => Cause::IncorrectCertificate,

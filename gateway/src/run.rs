@@ -22,6 +22,7 @@ use crate::peer::ask;
 use crate::provider::information_system::InformationSystems;
 use crate::sessions::Sessions;
 use crate::settings::Settings;
+use crate::signing::Signing;
 use crate::spool::Spool;
 use crate::start::{self, Basis, Decision, Peers, Seen};
 use crate::state::saved::Saved;
@@ -88,6 +89,7 @@ impl Gateway {
             spool: Spool::new(settings.spool_dir.clone()),
             sessions: Sessions::default(),
             information_systems: InformationSystems::default(),
+            signing: Signing::default(),
             held: HeldBytes::default(),
             is_serving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),

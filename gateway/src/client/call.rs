@@ -212,7 +212,7 @@ impl Sending<'_> {
                     return Err(too_long());
                 }
                 let digest = (!body.is_empty()).then(|| sha512(&body));
-                let signature = self.sign(digest)?;
+                let signature = self.sign(digest).await?;
                 let mut joined = Vec::with_capacity(self.rest.len() + body.len() + signature.len() + 64);
                 joined.extend_from_slice(&frame(Kind::Rest, &self.rest));
                 body_frames(body).for_each(|piece| joined.extend_from_slice(&piece));
@@ -322,7 +322,7 @@ impl Sending<'_> {
         }
         let digest = digest.finish();
         let signature = match failure {
-            None => self.sign(digest),
+            None => self.sign(digest).await,
             Some(failure) => Err(failure),
         };
         match signature {
@@ -349,7 +349,7 @@ impl Sending<'_> {
         connect(self.context, self.in_force, again, provider).await
     }
 
-    fn sign(&self, digest: Option<Digest>) -> Result<Bytes, Failure> {
+    async fn sign(&self, digest: Option<Digest>) -> Result<Bytes, Failure> {
         let now = self.context.now();
         let member = &self.expected.client.member;
         // X-Road wraps whatever goes wrong while a message is being made into io_error.
@@ -357,7 +357,8 @@ impl Sending<'_> {
         let signer = self.in_force.signer(member, now);
         let signer = signer.ok_or_else(|| fail(format!("no usable signing certificate of {member}")))?;
         let digests = message::digests(&self.rest, digest);
-        message::sign(&digests, signer, now).map(|signature| frame(Kind::Signature, &signature)).map_err(fail)
+        let signature = self.context.signing.sign(digests, signer, now).await;
+        signature.map(|signature| frame(Kind::Signature, &signature)).map_err(fail)
     }
 
     async fn request(&self, peer: &mut Peer, body: ExchangeBody) -> Result<Response<Incoming>, Unanswered> {

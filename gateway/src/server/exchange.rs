@@ -300,7 +300,7 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
             });
             return super::message(ExchangeBody::Stream { frames: receiver, started: None });
         }
-        Ok(true) => sign(&reply, digest, &done.context),
+        Ok(true) => sign(&reply, digest, &done.context).await,
         Err(failure) => Err(failure),
     };
     let body = match &signature {
@@ -341,15 +341,16 @@ async fn next(answered: &mut Answered, digest: &mut BodyDigest, max: Option<u64>
 }
 
 /// The signature frame of an answer.
-fn sign(reply: &Reply, digest: BodyDigest, context: &Context) -> Result<Bytes, Failure> {
+async fn sign(reply: &Reply, digest: BodyDigest, context: &Context) -> Result<Bytes, Failure> {
     let now = context.now();
     // The newest leaf: a long answer may have outlived the one that was in force when it began.
     let current = context.state.current().unwrap_or_else(|| reply.in_force.clone());
     let signer = current.signer(&reply.provider.member, now).ok_or_else(|| {
         Failure::server(Cause::CannotCreateSignature, format!("no usable signing certificate of {}", reply.provider))
     })?;
-    let signature = message::sign(&message::digests(&reply.rest, digest.finish()), signer, now)
-        .map_err(|why| Failure::server(Cause::CannotCreateSignature, why))?;
+    let digests = message::digests(&reply.rest, digest.finish());
+    let signature = context.signing.sign(digests, signer, now).await;
+    let signature = signature.map_err(|why| Failure::server(Cause::CannotCreateSignature, why))?;
     Ok(frame(Kind::Signature, &signature))
 }
 
@@ -374,5 +375,5 @@ async fn stream(
             send(bytes).await?;
         }
     }
-    send(sign(&reply, digest, context)?).await
+    send(sign(&reply, digest, context).await?).await
 }

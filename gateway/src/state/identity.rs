@@ -1,6 +1,7 @@
 //! This server's own leaves, ready to use: read from the mounted entry and checked as a whole.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use saatkond_pki::certificate::{CertificateError, CertificateFacts};
@@ -35,7 +36,7 @@ pub struct OwnIdentity {
     /// The TLS leaf.
     pub authentication: OwnLeaf,
     /// The signing leaf of each member served.
-    pub signing: HashMap<MemberId, SigningCredential>,
+    pub signing: HashMap<MemberId, Arc<SigningCredential>>,
 }
 
 /// Why an identity cannot be used. Names no content of it.
@@ -92,7 +93,7 @@ impl OwnIdentity {
             };
             let first = leaf.chain.first().map(|der| der.to_vec()).unwrap_or_default();
             let credential = SigningCredential::new(first, leaf.key).map_err(IdentityError::Signing)?;
-            if name != expected || signing.insert(entry.member.clone(), credential).is_some() {
+            if name != expected || signing.insert(entry.member.clone(), Arc::new(credential)).is_some() {
                 return Err(IdentityError::Name("signing"));
             }
         }

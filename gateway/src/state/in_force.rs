@@ -2,13 +2,13 @@
 //! that each request asks. Immutable; a change makes a new one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use saatkond_pki::bundle::Bundle;
 use saatkond_pki::certificate::{CertificateFacts, CertificateHash};
-use saatkond_pki::evidence::SigningCredential;
+use saatkond_pki::evidence::{Memory, SigningCredential};
 use saatkond_pki::verify::{Usage, VerifyError, verify_leaf};
 use saatkond_wire::configuration::{
     ErrorProfile, InstanceConfiguration, Limits, ServerConfiguration, ServerEntry, ServiceEntry,
@@ -26,6 +26,8 @@ use crate::tls::Tls;
 const RECHECK_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Most chains that are remembered.
 const MAX_CHAINS: usize = 4096;
+/// Most signatures of batches that are remembered: the messages of one arrive within moments of each other.
+const MAX_BATCHES: usize = 1024;
 
 /// The configuration and identity in force.
 pub struct InForce {
@@ -48,7 +50,13 @@ pub struct InForce {
     providers: HashMap<ClientId, Vec<usize>>,
     own_clients: HashMap<ClientId, OwnClient>,
     chains: Mutex<HashMap<CertificateHash, Arc<Chain>>>,
+    /// Batches whose signature has been found good, so that it is checked once and not for each of their messages.
+    pub batches: KnownBatches,
 }
+
+/// See [`Memory`]. Bounded; goes with the configuration that it was filled under.
+#[derive(Debug, Default)]
+pub struct KnownBatches(Mutex<HashSet<[u8; 32]>>);
 
 /// A client of this server with its services.
 pub struct OwnClient {
@@ -189,6 +197,7 @@ impl InForce {
             providers,
             own_clients,
             chains: Mutex::default(),
+            batches: KnownBatches::default(),
         }
     }
 
@@ -243,7 +252,7 @@ impl InForce {
 
     /// The key that signs in a member's name here, if it is usable now.
     #[must_use]
-    pub fn signer(&self, member: &MemberId, now: Timestamp) -> Option<&SigningCredential> {
+    pub fn signer(&self, member: &MemberId, now: Timestamp) -> Option<&Arc<SigningCredential>> {
         self.identity.signing.get(member).filter(|credential| credential.facts().is_valid_at(now))
     }
 
@@ -320,6 +329,26 @@ impl InForce {
     }
 }
 
+impl KnownBatches {
+    fn lock(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory for KnownBatches {
+    fn holds(&self, name: &[u8; 32]) -> bool {
+        self.lock().contains(name)
+    }
+
+    fn keep(&self, name: [u8; 32]) {
+        let mut known = self.lock();
+        if known.len() >= MAX_BATCHES {
+            known.clear();
+        }
+        known.insert(name);
+    }
+}
+
 fn usage_of(name: &LeafName) -> Usage {
     match name {
         LeafName::Authentication { .. } => Usage::Authentication,
@@ -333,5 +362,23 @@ impl OwnClient {
     #[must_use]
     pub fn service(&self, code: &str) -> Option<&OwnService> {
         self.services.get(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_remembered_within_a_bound() {
+        let known = KnownBatches::default();
+        for number in 0..3 * MAX_BATCHES {
+            let mut name = [0; 32];
+            name[..8].copy_from_slice(&number.to_be_bytes());
+            assert!(!known.holds(&name));
+            known.keep(name);
+            assert!(known.holds(&name));
+            assert!(known.lock().len() <= MAX_BATCHES);
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::support::federation::{Federation, authority, consumer, issue, member,
 use crate::support::http::{raw, request};
 use crate::support::information_system::InformationSystem;
 use crate::support::pair::{PETS, Pair};
-use crate::support::rogue::{Client, Leaf, authentication, rest, serve, signed, signing, unsigned};
+use crate::support::rogue::{Client, Leaf, authentication, batched, rest, serve, signed, signing, unsigned};
 
 fn server(owner: &str, code: &str) -> ServerId {
     ServerId { owner: member(owner), server_code: code.into() }
@@ -236,6 +236,9 @@ async fn t060_t061_answers_that_lie() {
             "honest-long" => signed(&part, &long, &signer),
             "unsigned" => unsigned(&part, b"good"),
             "unsigned-long" => unsigned(&part, &long),
+            "batched" => batched(&part, b"good", &signer, true),
+            "batched-other" => batched(&part, b"good", &signer, false),
+            "batched-foreign" => batched(&part, b"good", &elsewhere, true),
             "foreign" => signed(&part, b"good", &elsewhere),
             "not-his" => signed(&part, b"good", &not_his),
             "altered" => {
@@ -262,6 +265,7 @@ async fn t060_t061_answers_that_lie() {
     serve(pair.ss1.server_address, &authentication(own, &ss1), answer).await;
     let call = async |lie: &str| pair.call(&format!("{PETS}/{lie}")).await;
     assert_eq!(call("honest").await.text(), "good");
+    assert_eq!(call("batched").await.text(), "good");
     assert_eq!(call("honest-long").await.body.len(), 3 << 20);
     for (lie, expected) in [
         ("x-road-id", "inconsistent_response"),
@@ -273,6 +277,8 @@ async fn t060_t061_answers_that_lie() {
         ("hop", "mime_parsing_failed"),
         ("unsigned", "missing_signature"),
         ("foreign", "signature_verification.cert_validation"),
+        ("batched-foreign", "signature_verification.cert_validation"),
+        ("batched-other", "signature_verification.invalid_signature_value"),
         ("not-his", "signature_verification.incorrect_certificate"),
         ("altered", "signature_verification.invalid_signature_value"),
         ("empty", "missing_rest"),

@@ -18,7 +18,7 @@ use saatkond_gateway::request::hash::sha512;
 use saatkond_gateway::request::headers::Line;
 use saatkond_gateway::request::rest_part::RequestPart;
 use saatkond_pki::authority::Authority;
-use saatkond_pki::evidence::SigningCredential;
+use saatkond_pki::evidence::{self, SigningCredential};
 use saatkond_pki::key::KeyPair;
 use saatkond_pki::leaf::Usage;
 use saatkond_pki::pem;
@@ -206,7 +206,15 @@ pub fn rest(method: &'static str, path: &str, client: &ClientId) -> Bytes {
 /// A whole message.
 pub fn signed(rest: &[u8], body: &[u8], signer: &SigningCredential) -> Vec<u8> {
     let digest = (!body.is_empty()).then(|| sha512(body));
-    let signature = message::sign(&message::digests(rest, digest), signer, Timestamp::now()).unwrap();
+    let signature = evidence::sign(&message::digests(rest, digest), signer, Timestamp::now()).unwrap();
+    unsigned(rest, body).into_iter().chain(frame(Kind::Signature, &signature)).collect()
+}
+
+/// A message under the signature of a batch of two: its own, or that of the other.
+pub fn batched(rest: &[u8], body: &[u8], signer: &SigningCredential, is_own: bool) -> Vec<u8> {
+    let (own, other) = (message::digests(rest, Some(sha512(body))), message::digests(b"other", None));
+    let mut signatures = evidence::sign_batch(&[&own, &other], signer, Timestamp::now()).unwrap();
+    let signature = signatures.swap_remove(usize::from(!is_own));
     unsigned(rest, body).into_iter().chain(frame(Kind::Signature, &signature)).collect()
 }
 
