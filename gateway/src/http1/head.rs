@@ -1,6 +1,6 @@
 //! Request heads: read strictly, or refused before anything is made of them (gateway.md 2.2).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::StatusCode;
 
 use crate::request::headers::Line;
@@ -86,7 +86,9 @@ pub fn take(buffer: &mut BytesMut) -> Result<Option<Head>, Refusal> {
         .iter()
         .map(|header| (span(buffer, header.name.as_bytes()), span(buffer, header.value.trim_ascii())))
         .collect();
-    let bytes = buffer.split_to(length).freeze();
+    // Copied: what lives as long as the request would keep the whole buffer, and each request would need a new one.
+    let bytes = Bytes::copy_from_slice(&buffer[..length]);
+    buffer.advance(length);
     let part = |(start, end): (usize, usize)| bytes.slice(start..end);
     let lines: Vec<Line> =
         spans.into_iter().map(|(name, value)| Line { name: part(name), value: part(value) }).collect();
