@@ -5,6 +5,7 @@
 //! information system. What all of that is decided on is in force as one immutable object ([`state`]), replaced as a whole.
 //! Decisions ([`request`], [`access`], [`frames`], [`start`], [`state::judge`]) know no socket and no clock.
 
+mod accept;
 pub mod access;
 pub mod client;
 pub mod context;

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept;
 use crate::context::Context;
 
 /// Why the process is not ready; `None` when it is.
@@ -39,15 +40,7 @@ pub fn not_ready(context: &Context) -> Option<String> {
 
 /// Serves until `closing`.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, closing: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+    while let Some(stream) = accept::next(&listener, "admin", &closing).await {
         let (context, closing) = (context.clone(), closing.clone());
         tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {

@@ -13,8 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::accept;
 use crate::context::Context;
 use crate::error::{self, Form, Side};
 use crate::http1::head::{Head, Refusal};
@@ -22,7 +23,6 @@ use crate::http1::serve::{self, Answer, AnswerBody, Handler, RequestBody, Timeou
 use crate::metrics::ReasonLabel;
 use crate::request::headers::{Line, names};
 use crate::request::target;
-use crate::state::chain;
 
 /// As X-Road's bound on parallel connections.
 const MAX_CONNECTIONS: usize = 5000;
@@ -41,25 +41,13 @@ pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTra
     loop {
         // Beyond the bound callers wait in the kernel's queue.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (context, closing) = (context.clone(), closing.clone());
-                tasks.spawn(async move {
-                    let _ = stream.set_nodelay(true);
-                    serve::connection(stream, &Port(context), TIMEOUTS, &closing).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file handles, most likely: go on when some have been given back.
-                warn!(error = chain(&error), "failed to accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        let Some(stream) = accept::next(&listener, "client", &closing).await else { return };
+        let (context, closing) = (context.clone(), closing.clone());
+        tasks.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            serve::connection(stream, &Port(context), TIMEOUTS, &closing).await;
+            drop(permit);
+        });
     }
 }
 

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::accept;
 use crate::context::Context;
 use crate::exchange_body::ExchangeBody;
 use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
@@ -35,20 +36,7 @@ const MAX_STREAMS: u32 = 256;
 /// Accepts until `closing` is cancelled; connections under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file handles, most likely: go on when some have been given back.
-                warn!(error = chain(&error), "failed to accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
+    while let Some(stream) = accept::next(&listener, "server", &closing).await {
         // Beyond the bound a connection is closed at once, so that those that are served go on being served.
         let Ok(permit) = permits.clone().try_acquire_owned() else {
             context.metrics.peer_refused("too_many_connections");

@@ -297,9 +297,9 @@ pub async fn serve(listener: TcpListener, tls: Arc<CurrentTls>, state: Arc<LinkS
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, mostly: without a pause this would spin.
-                    tracing::warn!(error = %error, "a connection could not be accepted");
-                    state.clock.pause(Duration::from_millis(100)).await;
+                    // Out of file handles, most likely: without a pause this would spin until some have been given back.
+                    tracing::warn!(error = %error, "failed to accept a connection");
+                    state.clock.pause(Duration::from_millis(50)).await;
                     continue;
                 }
             },
