@@ -2,7 +2,7 @@
 //!
 //! One test: its steps build on each other, and a second federation beside it would need another operator.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::time::Duration;
 
@@ -108,7 +108,13 @@ fn a_federation_declared_in_yaml_exchanges_data() {
 
     step("gateways start without the operator from a stale copy, and learn the newer document from their peers");
     put_start_copy(cluster, POPULATION, &stale);
-    POPULATION.kill_one(cluster, Duration::from_secs(150)).unwrap();
+    let started = POPULATION.kill_one(cluster, Duration::from_secs(150)).unwrap().successor;
+    assert_eq!(
+        gauge(cluster, POPULATION, &started, "instance_version"),
+        published_version(cluster),
+        "learnt from peers"
+    );
+    assert_eq!(gauge(cluster, POPULATION, &started, "started_alone"), 0, "it has met peers");
     federation::call_until_served(cluster, BENEFITS, &person, Duration::from_secs(30)).unwrap();
 
     step("the operator is back, and the copy is put right");
@@ -133,6 +139,15 @@ fn put_start_copy(cluster: &Cluster, gateway: Gateway, entries: &Value) {
     let name = format!("{}-configuration", gateway.name);
     let patch = serde_json::json!({"binaryData": entries}).to_string();
     cluster.kubectl(&["-n", gateway.namespace, "patch", "configmap", &name, "--type=merge", "-p", &patch]).unwrap();
+}
+
+/// What a gateway's metrics say, through the API server's proxy.
+fn gauge(cluster: &Cluster, gateway: Gateway, pod: &str, name: &str) -> u64 {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}:9090/proxy/metrics", gateway.namespace);
+    let said = cluster.kubectl(&["get", "--raw", &path]).unwrap();
+    let name = format!("saatkond_gateway_{name} ");
+    let found = said.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}in\n{said}"));
+    found.trim().parse().unwrap()
 }
 
 fn published_version(cluster: &Cluster) -> u64 {

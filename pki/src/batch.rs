@@ -1,4 +1,4 @@
-//! Many messages under one signature: a hash tree whose root is signed (ADR 0002, "Batch signatures later").
+//! Many messages under one signature: a hash tree whose root is signed (ADR 0002).
 //!
 //! A leaf is the digest of one message's manifest, an inner node that of its two children, under different prefixes, so that
 //! neither passes for the other (RFC 6962 section 2.1). The signature covers a manifest with the root as its one entry: another

@@ -160,7 +160,7 @@ pub fn schema() -> Result<String> {
     let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Values>();
     let mut value = serde_json::to_value(schema).context("the schema of the chart's values is no JSON")?;
     strip(&mut value);
-    Ok(format!("{:#}\n", value))
+    Ok(format!("{value:#}\n"))
 }
 
 /// Takes out what only Rust knows: widths of integers, and defaults, which `values.yaml` states.
