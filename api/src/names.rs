@@ -81,6 +81,14 @@ pub mod annotation {
     pub const BUNDLE_SEQUENCE: &str = "saatkond.io/bundle-sequence";
     /// On ConfigMaps that hold an instance configuration: when it was signed (RFC 3339).
     pub const SIGNED_AT: &str = "saatkond.io/signed-at";
+    /// On a ConfigMap with a document: until when the document is accepted (RFC 3339).
+    pub const EXPIRES_AT: &str = "saatkond.io/expires-at";
+    /// On a start copy: version of the instance configuration in it.
+    pub const INSTANCE_VERSION: &str = "saatkond.io/instance-version";
+    /// On a start copy: version of the server configuration in it.
+    pub const SERVER_VERSION: &str = "saatkond.io/server-version";
+    /// On a start copy: when the instance configuration in it was written (RFC 3339).
+    pub const COPIED_AT: &str = "saatkond.io/copied-at";
     /// On an identity Secret: the highest issue number in it.
     pub const ISSUE_NUMBER: &str = "saatkond.io/issue-number";
 }
@@ -102,10 +110,12 @@ pub mod finalizer {
 pub mod manager {
     /// The controller's children of a TrustAnchor.
     pub const TRUST_ANCHOR: &str = "saatkond.io/trust-anchor";
-    /// The controller's children of a Member.
-    pub const MEMBER: &str = "saatkond.io/member";
     /// The controller's children of a SecurityServer.
     pub const SECURITY_SERVER: &str = "saatkond.io/security-server";
+    /// The instance configuration in a start copy.
+    pub const INSTANCE_COPY: &str = "saatkond.io/security-server-instance-copy";
+    /// The server configuration in a start copy.
+    pub const SERVER_COPY: &str = "saatkond.io/security-server-server-copy";
     /// Status that the controller writes.
     pub const STATUS: &str = "saatkond.io/status";
     /// Finalizers that the controller sets.

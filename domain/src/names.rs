@@ -7,21 +7,6 @@ pub const MAX_LABEL: usize = 63;
 /// The longest name of most objects (RFC 1123 subdomain).
 pub const MAX_NAME: usize = 253;
 
-/// Field manager of the instance configuration in a start copy.
-pub const INSTANCE_COPY_MANAGER: &str = "saatkond.io/security-server-instance-copy";
-/// Field manager of the server configuration in a start copy.
-pub const SERVER_COPY_MANAGER: &str = "saatkond.io/security-server-server-copy";
-
-/// On a start copy: version of the instance configuration in it.
-pub const INSTANCE_VERSION: &str = "saatkond.io/instance-version";
-/// On a start copy: version of the server configuration in it.
-pub const SERVER_VERSION: &str = "saatkond.io/server-version";
-/// On a start copy: when the instance configuration in it was written (RFC 3339).
-pub const COPIED_AT: &str = "saatkond.io/copied-at";
-
-/// On a ConfigMap with a document: until when the document is accepted (RFC 3339).
-pub const EXPIRES_AT: &str = "saatkond.io/expires-at";
-
 /// SHA-256 in lower-case hex.
 #[must_use]
 pub fn hash_hex(bytes: &[u8]) -> String {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use saatkond_api::crds;
 
-use crate::{conditions, fields, values};
+use crate::{conditions, fields, values, words};
 
 /// Generated texts by their path in the repository.
 pub type Files = BTreeMap<PathBuf, String>;
@@ -32,6 +32,7 @@ pub fn all() -> Result<Files> {
     files.insert("docs/reference/api.md".into(), fields::markdown(&definitions)?);
     files.insert("charts/saatkond/values.schema.json".into(), values::schema()?);
     files.insert("docs/reference/conditions.md".into(), conditions::markdown());
+    files.insert("docs/reference/labels.md".into(), words::markdown());
     Ok(files)
 }
 

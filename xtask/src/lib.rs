@@ -9,3 +9,4 @@ pub mod examples;
 pub mod fields;
 pub mod generated;
 pub mod values;
+pub mod words;

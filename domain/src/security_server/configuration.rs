@@ -19,7 +19,7 @@ use super::observed::ObservedSecurityServer;
 use super::registration::{Place, holder_of};
 use crate::admission::{is_guarded, member_id};
 use crate::meta::{annotated, is_paused};
-use crate::names::{EXPIRES_AT, label_value, server_configuration};
+use crate::names::{label_value, server_configuration};
 use crate::observed::Published;
 use crate::publication::Publication;
 use crate::schedule::{document_expiry, resign_at, whole_seconds};
@@ -96,7 +96,7 @@ pub fn state(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) -
             [
                 (annotation::DOCUMENT_VERSION, payload.version.to_string()),
                 (annotation::SIGNED_AT, payload.signed_at.to_string()),
-                (EXPIRES_AT, payload.expires_at.to_string()),
+                (annotation::EXPIRES_AT, payload.expires_at.to_string()),
             ],
         ),
         entry: names::entry::SERVER_CONFIGURATION,

@@ -16,7 +16,7 @@ use super::registration::{Place, is_deregistered, place};
 use crate::children::{Child, ChildKind, Verdict, judge};
 use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
 use crate::meta::{annotated, has_finalizer, is_deleting, is_paused, server_object};
-use crate::names::{COPIED_AT, INSTANCE_VERSION, SERVER_VERSION, server_configuration, start_copy};
+use crate::names::{server_configuration, start_copy};
 use crate::observed::{Published, is_ours};
 use crate::publication::Publication;
 use crate::schedule::{copy_at, next_check, whole_seconds};
@@ -76,7 +76,7 @@ pub enum LeafPlan {
 }
 
 /// What to write to the start copy. The two entries are applied under two field managers
-/// ([`crate::names::INSTANCE_COPY_MANAGER`], [`crate::names::SERVER_COPY_MANAGER`]), so that one can be written without
+/// ([`saatkond_api::names::manager::INSTANCE_COPY`], [`saatkond_api::names::manager::SERVER_COPY`]), so that one can be written without
 /// reading the other.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StartCopyPlan {
@@ -249,9 +249,9 @@ fn copies(
             plan.start_copy.instance = Some(annotated(
                 meta(),
                 [
-                    (INSTANCE_VERSION, document.version.to_string()),
+                    (annotation::INSTANCE_VERSION, document.version.to_string()),
                     (annotation::BUNDLE_SEQUENCE, document.bundle_sequence.to_string()),
-                    (COPIED_AT, whole_seconds(now).to_string()),
+                    (annotation::COPIED_AT, whole_seconds(now).to_string()),
                 ],
             ));
         }
@@ -260,7 +260,7 @@ fn copies(
     }
     let copied = standing.and_then(|copy| copy.server_version);
     if let Some(version) = version.filter(|version| changed || copied != Some(*version)) {
-        plan.start_copy.server = Some(annotated(meta(), [(SERVER_VERSION, version.to_string())]));
+        plan.start_copy.server = Some(annotated(meta(), [(annotation::SERVER_VERSION, version.to_string())]));
     }
     version.is_some()
 }

@@ -23,7 +23,7 @@ use crate::children::ChildKind;
 use crate::duplicates::displaced_by;
 use crate::effects::{Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
 use crate::meta::{anchor_object, annotated, has_finalizer, is_deleting};
-use crate::names::{EXPIRES_AT, link_identity_manager};
+use crate::names::link_identity_manager;
 use crate::observed::{LeafFacts, Published, Stored};
 use crate::publication::Publication;
 use crate::schedule::{later, next_check, renew_at, resign_at, whole_seconds};
@@ -326,7 +326,7 @@ fn publish(
                 (annotation::DOCUMENT_VERSION, payload.version.to_string()),
                 (annotation::BUNDLE_SEQUENCE, sequence.to_string()),
                 (annotation::SIGNED_AT, payload.signed_at.to_string()),
-                (EXPIRES_AT, payload.expires_at.to_string()),
+                (annotation::EXPIRES_AT, payload.expires_at.to_string()),
             ],
         ),
         entry: names::entry::INSTANCE_CONFIGURATION,

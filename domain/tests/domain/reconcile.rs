@@ -14,7 +14,7 @@ use saatkond_domain::observed::{
 use saatkond_domain::security_server::observed::{IdentityFacts, SigningFacts};
 use saatkond_domain::security_server::plan::{AppliedSecurityServer, LeafPlan, SecurityServerPlan};
 use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
-use saatkond_domain::{member, names, security_server, trust_anchor};
+use saatkond_domain::{member, security_server, trust_anchor};
 use saatkond_pki::configuration_key::ConfigurationKey;
 
 use crate::world::{Crashed, World, authority, key};
@@ -221,13 +221,13 @@ impl World {
                     intact: true,
                 });
                 copy.intact = true;
-                match number(names::SERVER_VERSION) {
+                match number(saatkond_api::names::annotation::SERVER_VERSION) {
                     Some(version) => copy.server_version = Some(version),
                     None => {
                         copy.instance = Some(InstanceCopy {
-                            version: number(names::INSTANCE_VERSION).unwrap(),
+                            version: number(saatkond_api::names::annotation::INSTANCE_VERSION).unwrap(),
                             bundle_sequence: number(annotation::BUNDLE_SEQUENCE).unwrap(),
-                            written_at: note(names::COPIED_AT).unwrap().parse().unwrap(),
+                            written_at: note(saatkond_api::names::annotation::COPIED_AT).unwrap().parse().unwrap(),
                         });
                     }
                 }

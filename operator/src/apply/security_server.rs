@@ -11,7 +11,6 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use saatkond_api::names::{entry, finalizer, manager};
 use saatkond_api::{SecurityServer, TrustAnchor};
 use saatkond_domain::effects::FinalizerChange;
-use saatkond_domain::names::{INSTANCE_COPY_MANAGER, SERVER_COPY_MANAGER};
 use saatkond_domain::observed::Stored;
 use saatkond_domain::security_server::observed::IdentityFacts;
 use saatkond_domain::security_server::plan::{
@@ -182,8 +181,8 @@ async fn copy(
 ) -> Result<(), Error> {
     let StartCopyPlan { instance: instance_meta, server: server_meta } = plan;
     let parts = [
-        (instance_meta, INSTANCE_COPY_MANAGER, entry::INSTANCE_CONFIGURATION, instance),
-        (server_meta, SERVER_COPY_MANAGER, entry::SERVER_CONFIGURATION, configuration),
+        (instance_meta, manager::INSTANCE_COPY, entry::INSTANCE_CONFIGURATION, instance),
+        (server_meta, manager::SERVER_COPY, entry::SERVER_CONFIGURATION, configuration),
     ];
     for (meta, manager, entry, packed) in parts {
         if let Some(meta) = meta {

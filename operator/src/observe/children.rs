@@ -15,7 +15,7 @@ use kube::core::PartialObjectMeta;
 use saatkond_api::SecurityServer;
 use saatkond_api::names::{annotation, entry, label};
 use saatkond_domain::children::{Child, ChildKind, covers};
-use saatkond_domain::names::{COPIED_AT, INSTANCE_VERSION, SERVER_VERSION, label_value};
+use saatkond_domain::names::label_value;
 use saatkond_domain::observed::{DeploymentFacts, InstanceCopy, ObservedChild, ObservedPod, ObservedStartCopy};
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::document;
@@ -236,16 +236,16 @@ pub fn copy_of(meta: &ObjectMeta) -> ObservedStartCopy {
     let says = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
     let instance = || {
         Some(InstanceCopy {
-            version: says(INSTANCE_VERSION)?.parse().ok()?,
+            version: says(annotation::INSTANCE_VERSION)?.parse().ok()?,
             bundle_sequence: says(annotation::BUNDLE_SEQUENCE)?.parse().ok()?,
-            written_at: says(COPIED_AT)?.parse().ok()?,
+            written_at: says(annotation::COPIED_AT)?.parse().ok()?,
         })
     };
     ObservedStartCopy {
         uid: meta.uid.clone().unwrap_or_default(),
         controller: controller(meta).map(str::to_owned),
         instance: instance(),
-        server_version: says(SERVER_VERSION).and_then(|text| text.parse().ok()),
+        server_version: says(annotation::SERVER_VERSION).and_then(|text| text.parse().ok()),
         intact: false,
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use saatkond_api::TrustAnchor;
-use saatkond_api::names::{label, role};
+use saatkond_api::names::{annotation, label, role};
 use saatkond_api::v1alpha1::trust_anchor::SourceChoice;
 use saatkond_domain::children::ChildKind;
-use saatkond_domain::names::{EXPIRES_AT, label_value};
+use saatkond_domain::names::label_value;
 use saatkond_domain::trust_anchor::observed::ObservedTrustAnchor;
 
 use super::documents::Unseen;
@@ -58,7 +58,7 @@ fn server_documents_expire(context: &Context, anchor: &str) -> Option<Timestamp>
         let labels = meta.labels.as_ref()?;
         let ours = labels.get(label::TRUST_ANCHOR) == Some(&anchor)
             && labels.get(label::ROLE).is_some_and(|role| role == role::SERVER_CONFIGURATION);
-        let text = meta.annotations.as_ref()?.get(EXPIRES_AT).filter(|_| ours)?;
+        let text = meta.annotations.as_ref()?.get(annotation::EXPIRES_AT).filter(|_| ours)?;
         text.parse().ok()
     });
     ends.min()
