@@ -124,6 +124,7 @@ impl Gateway {
         self.tasks.spawn(server::listen(context.clone(), servers, self.tasks.clone(), self.closing.clone()));
         self.tasks.spawn(client::listen(context.clone(), clients, self.tasks.clone(), self.closing.clone()));
         context.is_serving.store(true, Ordering::Release);
+        context.state.tell();
         info!(?basis, "serving");
         self.closing.cancelled().await;
         Ok(())
@@ -132,23 +133,29 @@ impl Gateway {
     async fn wait_to_open(&self, mut link: watch::Receiver<start::Link>) -> Basis {
         let started = Instant::now();
         let (mut changes, mut peers, mut asked) = (self.context.state.changes(), Peers::Unknown, None::<Instant>);
-        let mut last = None;
+        let (mut last, mut behind) = (None, None::<Instant>);
         loop {
-            let now_seen = *link.borrow_and_update();
-            if now_seen == start::Link::Silent && asked.is_none_or(|at| at.elapsed() >= ASK_PEERS) {
+            let mut seen = Seen {
+                held: self.context.state.held(self.context.now()),
+                link: *link.borrow_and_update(),
+                peers,
+                waited: started.elapsed(),
+                alone_after: self.settings.alone_after,
+                behind: behind.map(|since| since.elapsed()).unwrap_or_default(),
+                behind_after: self.settings.behind_after,
+            };
+            if seen.needs_peers() && asked.is_none_or(|at| at.elapsed() >= ASK_PEERS) {
                 let found = ask::ask(&self.context).await;
                 // A peer that has answered once has answered.
                 peers = if peers == Peers::Answered { peers } else { found };
                 asked = Some(Instant::now());
+                (seen.held, seen.peers) = (self.context.state.held(self.context.now()), peers);
             }
-            let seen = Seen {
-                held: self.context.state.held(self.context.now()),
-                link: now_seen,
-                peers,
-                waited: started.elapsed(),
-                alone_after: self.settings.alone_after,
-            };
-            match start::decide(&seen) {
+            let decision = start::decide(&seen);
+            if decision.is_behind() {
+                behind.get_or_insert_with(Instant::now);
+            }
+            match decision {
                 Decision::Open(basis) => return basis,
                 Decision::Wait(reason) if last != Some(reason) => {
                     info!(reason = reason.as_str(), "waiting to serve");

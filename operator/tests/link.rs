@@ -28,7 +28,7 @@ use saatkond_pki::key::{Algorithm, KeyPair, KeySource, SystemKeys};
 use saatkond_pki::leaf::{self, LeafRequest, Terms, Usage};
 use saatkond_pki::serial::Serial;
 use saatkond_wire::identity::{Credential, SecretText};
-use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAnswer, ProcessId, server_name};
+use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAnswer, ProcessId, Told, server_name};
 use serde_json::{Value, json};
 use support::{Bed, bed, until};
 use tokio::net::TcpStream;
@@ -172,6 +172,7 @@ fn poll(loaded: Option<u64>, have: u64, wait: u32) -> Poll {
         have_instance_version: have,
         have_server_version: have,
         have_issue_number: 1,
+        told: Told::default(),
         wait_seconds: wait,
     }
 }
@@ -281,6 +282,20 @@ async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
     let (status, answer) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     assert_eq!((status, answer["instanceVersion"].as_u64()), (200, Some(6)));
     assert!(answer["instance"].is_string());
+
+    // A leaf that was stored ends it too, once: until the mount follows there is nothing more to say of it.
+    let servers: Api<SecurityServer> = Api::namespaced(admin.clone(), "lka-home");
+    let stored = json!({"status": {"issueNumber": 2}});
+    servers.patch_status("ss1", &PatchParams::default(), &Patch::Merge(stored)).await.unwrap();
+    let (_, answer) =
+        tokio::time::timeout(Duration::from_secs(10), ask(&mut sender, &poll(Some(6), 6, 55))).await.unwrap();
+    assert_eq!((answer["instanceVersion"].as_u64(), answer["issueNumber"].as_u64()), (Some(6), Some(2)));
+    let told = Told { instance_version: 6, server_version: 6, issue_number: 2 };
+    let mut held = sender.clone();
+    let waiting = tokio::spawn(async move { ask(&mut held, &Poll { told, ..poll(Some(6), 6, 55) }).await });
+    bed.apply(&documents("lka", 7));
+    let (_, answer) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_ne!(answer["instanceVersion"].as_u64(), Some(6), "held until there was news, not ended by the leaf");
 
     // A farewell takes the receipt away.
     let process = ProcessId { pod_uid: POD.into(), incarnation: 1 };

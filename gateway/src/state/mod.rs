@@ -102,6 +102,11 @@ impl State {
         self.changes.subscribe()
     }
 
+    /// Tells of a change that is not in the documents: listeners have opened.
+    pub fn tell(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     /// The versions at hand, in force or not: instance, server, issue number; 0 for none.
     #[must_use]
     pub fn at_hand(&self) -> (u64, u64, u64) {
@@ -281,7 +286,7 @@ impl State {
         let new = Arc::new(InForce::new(instance, server, identity, bundle.clone(), tls, problem));
         self.show(&new);
         self.in_force.store(Some(new));
-        self.changes.send_modify(|count| *count += 1);
+        self.tell();
         Ok(())
     }
 

@@ -285,6 +285,113 @@ async fn the_poll_is_the_receipt_and_comes_after_the_swap() {
     assert!(pair.ss2.metrics().contains("instance_version 8"), "{}", pair.ss2.metrics());
 }
 
+/// What a start waits for that the link has named, and that never comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Document,
+    LeafAndLink,
+}
+
+#[tokio::test]
+async fn a_start_does_not_wait_for_ever_for_what_the_link_has_named() {
+    for missing in [Missing::Document, Missing::LeafAndLink] {
+        let mut pair = Pair::start().await;
+        pair.ss2.stop().await;
+        let mut link = Some(FakeLink::start(&pair.federation, 1).await);
+        let mut refused = pair.federation.instance.clone();
+        (refused.version, refused.format) = (9, 99);
+        let refused = document::sign(&refused, &pair.federation.key).unwrap().packed;
+        let named = link.as_ref().unwrap();
+        match missing {
+            Missing::Document => named.publish(refused, 9),
+            Missing::LeafAndLink => named.issue(2),
+        }
+        let mut settings = pair.federation.settings(&pair.ss2);
+        settings.link_url = named.url();
+        settings.behind_after = Duration::from_secs(2);
+        // It has a peer to ask, and never gives up on it.
+        settings.alone_after = Duration::from_hours(1);
+        let gateway = Arc::new(saatkond_gateway::run::Gateway::new(settings).unwrap());
+        let (serving, context) = (gateway.clone(), gateway.context.clone());
+        tokio::spawn(async move { serving.serve().await.unwrap() });
+        let asked = || link.as_ref().is_some_and(|link| !link.polls().is_empty());
+        eventually("the link has been asked", || missing, async || asked()).await;
+        assert!(!context.is_serving.load(Ordering::Acquire), "{missing:?}");
+        if missing == Missing::LeafAndLink {
+            link = None;
+        }
+        let serves = async || context.is_serving.load(Ordering::Acquire);
+        eventually("it serves on its peer's word", || missing, serves).await;
+        assert_eq!(context.state.at_hand().0, 1);
+        pair.ss2.gateway = Some(gateway);
+        assert_eq!(pair.call(PETS).await.status, 200, "{missing:?}");
+        pair.ss2.stop().await;
+        drop(link);
+    }
+}
+
+/// A pair whose consumer's server runs on a link that has published what it holds.
+async fn linked() -> (Pair, FakeLink) {
+    let mut pair = Pair::declare().await;
+    let link = FakeLink::start(&pair.federation, 1).await;
+    link.publish(pair.federation.packed_instance(), 1);
+    link.publish_server(pair.federation.packed_server(&pair.ss2), 1);
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    settings.link_url = link.url();
+    pair.ss2.start(settings).await;
+    let stated = async || link.polls().iter().any(|poll| poll.loaded.is_some());
+    eventually("the first receipt", || link.polls(), stated).await;
+    (pair, link)
+}
+
+#[tokio::test]
+async fn what_the_link_names_and_cannot_be_had_is_not_asked_for_in_a_loop() {
+    let (mut pair, link) = linked().await;
+    let rejected =
+        |reason: &str| pair.ss2.metrics().contains(&format!("updates_rejected_total{{reason=\"{reason}\"}} 1"));
+    // A leaf whose mount is late.
+    let before = link.polls().len();
+    link.issue(2);
+    let told = async || link.polls().last().unwrap().told.issue_number == 2;
+    eventually("it is told of the leaf", || link.polls().len(), told).await;
+    // A document that this version must refuse.
+    let unreadable = |c: &mut saatkond_wire::configuration::InstanceConfiguration| (c.version, c.format) = (9, 99);
+    let mut refused = pair.federation.instance.clone();
+    unreadable(&mut refused);
+    link.publish(document::sign(&refused, &pair.federation.key).unwrap().packed, 9);
+    eventually("it is refused", || pair.ss2.metrics(), async || rejected("format")).await;
+    let told = async || link.polls().last().unwrap().told.instance_version == 9;
+    eventually("it is told of the document", || link.polls().len(), told).await;
+    // What can be had is taken at once, by the poll that is held, and stated.
+    pair.federation.instance.version = 10;
+    link.publish(pair.federation.packed_instance(), 10);
+    pair.ss2.issue = 2;
+    pair.federation.write_identity(&pair.ss2);
+    let stated = async || {
+        let last = link.polls().last().unwrap().loaded.clone().unwrap();
+        (last.instance_version, last.leaf_issue_number) == (10, 2)
+    };
+    eventually("both are stated", || link.polls().len(), stated).await;
+    // One for each answer that named something, one for each receipt, and one for each that a receipt cut short.
+    let polls = link.polls().len() - before;
+    assert!(polls <= 8, "{polls} polls: {:?}", link.polls());
+}
+
+#[tokio::test]
+async fn a_link_that_answers_at_once_without_need_is_asked_ever_less_often() {
+    let (pair, link) = linked().await;
+    link.forget_what_was_told();
+    link.issue(2);
+    let (begun, before) = (std::time::Instant::now(), link.polls().len());
+    eventually("three more polls", || link.polls().len(), async || link.polls().len() >= before + 3).await;
+    // The pauses between them: at least half of 0.5, 1 and 2 s, whatever came before the first of them.
+    assert!(begun.elapsed() >= Duration::from_millis(1750), "{:?}", begun.elapsed());
+    drop(pair);
+}
+
 #[tokio::test]
 async fn a_link_that_is_no_link_is_not_believed() {
     let mut pair = Pair::declare().await;

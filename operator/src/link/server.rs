@@ -192,8 +192,7 @@ async fn answer(state: &LinkState, peer: &PeerKey, body: &Bytes) -> Result<PollA
         // Known as it was when the poll came, or as it is now. A server that is gone gets nothing more.
         let server = state.peers.find(&peer.0, state.clock.now()).ok_or(Refused::UnknownKey)?;
         let answer = compose(&poll, &pair, issue_number(&server));
-        let news = answer.instance.is_some() || answer.server.is_some() || answer.issue_number > poll.have_issue_number;
-        if news || wait.is_zero() {
+        if poll.is_news(&answer.names()) || wait.is_zero() {
             return Ok(answer);
         }
         tokio::select! {
