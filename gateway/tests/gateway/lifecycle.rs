@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use saatkond_pki::leaf::Usage;
 use saatkond_wire::configuration::AuthorityEntry;
 use saatkond_wire::document;
+use saatkond_wire::identity::SecretText;
+use saatkond_wire::leaf_name::LeafName;
 
 use crate::support::eventually;
-use crate::support::federation::{authority, consumer, member, replace, whole};
+use crate::support::federation::{authority, consumer, issue, member, provider, replace, whole};
 use crate::support::http::{raw, request};
 use crate::support::link::FakeLink;
 use crate::support::pair::{PETS, Pair};
@@ -283,6 +286,61 @@ async fn the_poll_is_the_receipt_and_comes_after_the_swap() {
     settings.link_url = "https://127.0.0.1:1".parse().unwrap();
     pair.ss2.start(settings).await;
     assert!(pair.ss2.metrics().contains("instance_version 8"), "{}", pair.ss2.metrics());
+}
+
+#[tokio::test]
+async fn an_expired_leaf_of_a_guest_is_the_guests_alone() {
+    let mut pair = Pair::declare().await;
+    let guest = member("ÖÄ").subsystem("PROV");
+    let mut host = pair.federation.site("100", "HOST", &[provider(), guest.clone()]);
+    for client in [provider(), guest] {
+        let url = format!("http://{}/v2", pair.system.address);
+        host.service(&client, "hosted", &url, vec![whole(consumer())]);
+    }
+    pair.federation.write_instance(&host);
+    pair.federation.write_server(&host);
+    let expired = |identity: &mut saatkond_wire::identity::Identity, code: &str| {
+        let past = Timestamp::now() - SignedDuration::from_mins(6);
+        let signing = identity.signing.iter_mut().find(|it| it.member.member_code == code).unwrap();
+        let server = identity.server.clone();
+        let name = LeafName::Signing { member: signing.member.clone(), server, issue: signing.credential.issue_number };
+        let life = SignedDuration::from_mins(4);
+        let (leaf, key) = issue(&pair.federation.authority, Usage::Signing, &name, &[], past, life);
+        signing.credential.certificate = leaf;
+        signing.credential.key = SecretText::new(key.to_pkcs8_pem().to_string());
+    };
+    // A whole gateway has to start with it, and another leaf of the owner's to be taken up with it.
+    for issue in [1, 2] {
+        host.issue = issue;
+        let mut identity = pair.federation.identity(&host);
+        expired(&mut identity, "ÖÄ");
+        host.write_identity(&identity);
+        if issue == 1 {
+            host.start(pair.federation.settings(&host)).await;
+        }
+        let context = &host.gateway.as_ref().unwrap().context;
+        let in_use = || context.state.current().map(|current| current.identity.issue_number);
+        eventually("in use", in_use, async || in_use() == Some(issue)).await;
+        assert_eq!(probe(host.admin, "/readyz").await, (200, "ok\n".into()));
+    }
+    assert!(probe(host.admin, "/metrics").await.1.contains("signing_leaves_not_valid 1\n"));
+    pair.federation.start(&mut pair.ss2).await;
+    assert_eq!(pair.call("/r1/INST/GOV/100/PROV/hosted").await.status, 200);
+    let guests = pair.call("/r1/INST/GOV/%C3%96%C3%84/PROV/hosted").await;
+    guests.assert_error("server.serverproxy.service_failed.cannot_create_signature");
+    // The owner's is everybody's.
+    host.stop().await;
+    let mut identity = pair.federation.identity(&host);
+    expired(&mut identity, "100");
+    host.write_identity(&identity);
+    std::fs::remove_file(host.dir.join("state/identity.json")).unwrap();
+    let gateway = Arc::new(saatkond_gateway::run::Gateway::new(pair.federation.settings(&host)).unwrap());
+    let serving = gateway.clone();
+    let task = tokio::spawn(async move { serving.serve().await.unwrap() });
+    let not_ready =
+        async || saatkond_gateway::probes::not_ready(&gateway.context).is_some_and(|why| why.contains("expired"));
+    eventually("not ready", || saatkond_gateway::probes::not_ready(&gateway.context), not_ready).await;
+    task.abort();
 }
 
 /// What a start waits for that the link has named, and that never comes.

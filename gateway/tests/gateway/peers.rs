@@ -18,7 +18,9 @@ use crate::support::federation::{Federation, authority, consumer, issue, member,
 use crate::support::http::{raw, request};
 use crate::support::information_system::InformationSystem;
 use crate::support::pair::{PETS, Pair};
-use crate::support::rogue::{Client, Leaf, authentication, rest, serve, signed, signing, unsigned};
+use crate::support::rogue::{
+    Client, Leaf, TurnsAway, authentication, rest, serve, signed, signing, turn_away, unsigned,
+};
 
 fn server(owner: &str, code: &str) -> ServerId {
     ServerId { owner: member(owner), server_code: code.into() }
@@ -332,6 +334,45 @@ async fn t038_t160_t161_t162_t166_several_servers_of_one_provider() {
     pinned.assert_error("server.clientproxy.network_error");
     sites[b].stop().await;
     call("", None).await.assert_error("server.clientproxy.network_error");
+}
+
+#[tokio::test]
+async fn a_request_that_a_server_has_not_taken_is_taken_by_another() {
+    let system = InformationSystem::start().await;
+    let mut federation = Federation::new();
+    let away = federation.site("100", "A", &[provider()]);
+    let mut there = federation.site("100", "B", &[provider()]);
+    there.service(&provider(), "pets", &format!("http://{}/B", system.address), vec![whole(consumer())]);
+    let mut ss2 = federation.site("200", "SS2", &[consumer()]);
+    federation.start(&mut there).await;
+    federation.start(&mut ss2).await;
+    let client = ss2.client;
+    let call = async |path: &str, pinned: Option<&str>| {
+        let mut headers = vec![("X-Road-Client", "INST/GOV/200/CONS")];
+        headers.extend(pinned.map(|server| ("X-Road-Security-Server", server)));
+        raw(client, &request("POST", &format!("{PETS}{path}"), &headers, Some(b"body"))).await
+    };
+    let leaf = authentication(&federation.authority, &away.id);
+    for how in [TurnsAway::Refused, TurnsAway::Leaving] {
+        let rogue = turn_away(away.server_address, &leaf, how).await;
+        // Each begins with another server.
+        for _ in 0..4 {
+            let answer = call("", None).await;
+            assert_eq!((answer.status, answer.json()["target"].as_str()), (200, Some("/B")), "{how:?}: {answer:?}");
+        }
+        let pinned = call("/pinned", Some("INST/GOV/100/A")).await;
+        assert!(pinned.has("X-Road-Error") && system.asked("/pinned").is_empty(), "{how:?}: {pinned:?}");
+        rogue.abort();
+        let _ = rogue.await;
+    }
+    // What the first may have acted on goes to nobody else.
+    let rogue = turn_away(away.server_address, &leaf, TurnsAway::Broken).await;
+    let before = system.asked("/broken").len();
+    let answers = [call("/broken", None).await, call("/broken", None).await];
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert_eq!((failed.len(), system.asked("/broken").len() - before), (1, 1), "{answers:?}");
+    failed[0].assert_error("server.clientproxy.io_error");
+    rogue.abort();
 }
 
 #[tokio::test]
