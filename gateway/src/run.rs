@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::context::{Context, HeldBytes};
+use crate::context::Context;
 use crate::files::{self, Files};
 use crate::link::{self, Link};
+use crate::memory::{Capacity, HeldBytes};
 use crate::metrics::Metrics;
 use crate::peer::ask;
 use crate::provider::information_system::InformationSystems;
@@ -82,13 +83,16 @@ impl Gateway {
         let port = settings.link_url.port_or_known_default().context("the link's URL names no port")?;
         let link = Link { address: format!("{host}:{port}"), server_name: settings.link_server_name.clone(), process };
         let metrics = Arc::new(Metrics::default());
+        let capacity = settings.memory_limit.map_or_else(Capacity::of_this_container, Capacity::within);
+        let held = HeldBytes::new(capacity.held);
         let context = Context {
             state: Arc::new(State::new(settings.anchor_keys.clone(), saved, metrics.clone())),
             metrics,
-            spool: Spool::new(settings.spool_dir.clone()),
+            spool: Spool::new(settings.spool_dir.clone(), held.clone()),
             sessions: Sessions::default(),
             information_systems: InformationSystems::default(),
-            held: HeldBytes::default(),
+            capacity,
+            held,
             is_serving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
         };

@@ -52,6 +52,9 @@ pub struct Settings {
     /// mount does not follow) before it asks peers, in milliseconds. The kubelet alone takes up to a minute.
     #[arg(long, env = "SAATKOND_BEHIND_AFTER_MS", default_value = "120000", value_parser = milliseconds)]
     pub behind_after: Duration,
+    /// The memory that this process may use, in bytes. Unset: what its container may. Connections and bodies are bounded by it.
+    #[arg(long, env = "SAATKOND_MEMORY_LIMIT")]
+    pub memory_limit: Option<u64>,
     /// How long to go on accepting after SIGTERM while load balancers take this process out, in milliseconds.
     #[arg(long, env = "SAATKOND_DRAIN_DELAY_MS", default_value = "5000", value_parser = milliseconds)]
     pub drain_delay: Duration,

@@ -2,7 +2,6 @@
 
 pub mod exchange;
 
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +27,12 @@ use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::state::chain;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// As X-Road's bound on parallel connections.
-const MAX_CONNECTIONS: usize = 5000;
 const MAX_STREAMS: u32 = 256;
 
 /// Accepts until `closing` is cancelled; connections under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(context.capacity.peers));
+    let exchanges = Arc::new(Semaphore::new(context.capacity.exchanges));
     loop {
         let accepted = tokio::select! {
             () = closing.cancelled() => return,
@@ -54,15 +52,15 @@ pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTra
             context.metrics.peer_refused("too_many_connections");
             continue;
         };
-        let (context, closing) = (context.clone(), closing.clone());
+        let (context, exchanges, closing) = (context.clone(), exchanges.clone(), closing.clone());
         tasks.spawn(async move {
-            serve(context, stream, &closing).await;
+            serve(context, stream, exchanges, &closing).await;
             drop(permit);
         });
     }
 }
 
-async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationToken) {
+async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphore>, closing: &CancellationToken) {
     let _ = stream.set_nodelay(true);
     let mut changes = context.state.changes();
     let Some(in_force) = context.state.current() else { return };
@@ -85,8 +83,15 @@ async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationT
     let peer: Arc<[CertificateDer<'static>]> = peer.iter().cloned().map(CertificateDer::into_owned).collect();
     let session = context.sessions.open(context.now());
     let service = service_fn(|request: Request<Incoming>| {
-        let (context, peer) = (context.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(answer(&context, &peer, request).await) }
+        let (context, peer, place) = (context.clone(), peer.clone(), exchanges.clone().try_acquire_owned());
+        async move {
+            // Beyond the bound the peer is told that its request was not taken: it may ask another server at once.
+            let Ok(_place) = place else {
+                context.metrics.peer_refused("too_many_exchanges");
+                return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
+            };
+            Ok(answer(&context, &peer, request).await)
+        }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
