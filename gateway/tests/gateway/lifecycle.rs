@@ -11,6 +11,8 @@ use saatkond_wire::document;
 use saatkond_wire::identity::SecretText;
 use saatkond_wire::leaf_name::LeafName;
 
+use tokio::io::AsyncWriteExt as _;
+
 use crate::support::eventually;
 use crate::support::federation::{authority, consumer, issue, member, provider, replace, whole};
 use crate::support::http::{raw, request};
@@ -482,6 +484,44 @@ async fn a_start_without_the_link_takes_the_newer_document_of_a_peer() {
     pair.ss2.start(settings).await;
     assert!(pair.ss2.metrics().contains("instance_version 5"));
     assert!(pair.ss2.metrics().contains("started_alone 0"));
+    assert_eq!(pair.call(PETS).await.status, 200);
+}
+
+/// Also: exchanges beyond what fits into a server's memory are refused before they are taken.
+#[tokio::test]
+async fn callers_that_hang_up_give_their_places_back() {
+    let mut pair = Pair::declare().await;
+    let url = format!("http://{}/v2", pair.system.address);
+    pair.ss1.service(&provider(), "patient", &url, vec![whole(consumer())]).timeout_seconds = 0;
+    pair.federation.write_instance(&pair.ss1);
+    pair.federation.write_server(&pair.ss1);
+    pair.federation.write_identity(&pair.ss1);
+    let mut settings = pair.federation.settings(&pair.ss1);
+    settings.memory_limit = Some(4 << 20);
+    pair.ss1.start(settings).await;
+    pair.federation.start(&mut pair.ss2).await;
+    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.exchanges;
+    let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
+    let mut callers = Vec::new();
+    for number in 0..places {
+        let mut caller = tokio::net::TcpStream::connect(pair.ss2.client).await.unwrap();
+        // Some with a body that is read while the request is handled.
+        let body = (number % 2 == 1).then(|| vec![b'x'; 100_000]);
+        let target = "/r1/INST/GOV/100/PROV/patient/silent";
+        caller.write_all(&request("POST", target, &headers, body.as_deref())).await.unwrap();
+        callers.push(caller);
+    }
+    let metrics = || (pair.ss1.metrics(), pair.ss2.metrics());
+    let asked = async || pair.system.asked("/silent").len() == places;
+    eventually("all are under way", || pair.system.asked("/silent").len(), asked).await;
+    pair.call(PETS).await.assert_error("server.clientproxy.io_error");
+    assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"too_many_exchanges\"} 3"), "{:?}", metrics());
+    drop(callers);
+    let none = |metrics: &str, side: &str| metrics.contains(&format!("in_flight{{side=\"{side}\"}} 0"));
+    let free = async || none(&pair.ss1.metrics(), "server") && none(&pair.ss2.metrics(), "client");
+    eventually("none is under way", metrics, free).await;
+    let counted = format!("exchanges_total{{side=\"client\",outcome=\"caller_gone\"}} {places}");
+    assert!(pair.ss2.metrics().contains(&counted), "{}", pair.ss2.metrics());
     assert_eq!(pair.call(PETS).await.status, 200);
 }
 

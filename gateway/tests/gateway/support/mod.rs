@@ -1,5 +1,6 @@
 //! A federation on loopback.
 
+pub mod alone;
 pub mod base;
 pub mod federation;
 pub mod http;
