@@ -349,7 +349,6 @@ impl Sending<'_> {
     /// there may be several processes. From here on the answer must come from the new one.
     async fn another(&mut self, peer: Peer, failure: &Failure) -> Result<Peer, Failure> {
         info!(server = %peer.id, message = ?failure, "a request was not taken, trying again");
-        self.in_force.tls.pool.discard(&peer.address, &peer.connection).await;
         // What is in force may have changed meanwhile; what was signed for is the same.
         let provider = &self.expected.service.client;
         let again = candidates(self.in_force, provider, self.pinned.as_ref())?;
@@ -381,6 +380,10 @@ impl Sending<'_> {
         let why = format!("the connection to the provider's server broke: {}", chain(error.error()));
         let failure = Failure::client(Cause::IoError, why);
         if error.take_message().is_some() || pool::was_never_taken(error.error()) {
+            // A server that is full says so on a connection that is good: opening another would only make it busier.
+            if !pool::was_refused(error.error()) {
+                self.in_force.tls.pool.discard(&peer.address, &peer.connection).await;
+            }
             Err(Unanswered::NeverTaken(failure))
         } else {
             Err(Unanswered::Failed(failure))

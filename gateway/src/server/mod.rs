@@ -2,6 +2,7 @@
 
 pub mod exchange;
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,10 +69,10 @@ async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphor
     let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            // A certificate that was refused has been counted with its reason by the verifier.
-            let reason = if error.to_string().contains("certificate") { "handshake_certificate" } else { "handshake" };
-            context.metrics.peer_refused(reason);
-            warn!(reason, error = chain(&error), "a TLS handshake on the server port failed");
+            if let Some(reason) = uncounted(&error) {
+                context.metrics.peer_refused(reason);
+                warn!(reason, error = chain(&error), "a TLS handshake on the server port failed");
+            }
             return;
         }
         Err(_) => {
@@ -127,6 +128,18 @@ async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphor
         }
     }
     drop(session);
+}
+
+/// The reason under which a failed handshake is counted. None for a certificate that this gateway's verifier has refused: it has
+/// counted and logged that with a reason of its own.
+fn uncounted(error: &io::Error) -> Option<&'static str> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature)) => Some("not_its_key"),
+        Some(rustls::Error::InvalidCertificate(_)) => None,
+        Some(rustls::Error::NoCertificatesPresented) => Some("no_certificate"),
+        Some(rustls::Error::AlertReceived(_)) => Some("refused_by_peer"),
+        _ => Some("handshake"),
+    }
 }
 
 async fn answer(

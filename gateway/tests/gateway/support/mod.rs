@@ -6,6 +6,7 @@ pub mod federation;
 pub mod http;
 pub mod information_system;
 pub mod link;
+pub mod log;
 pub mod pair;
 pub mod rogue;
 

@@ -233,9 +233,11 @@ pub async fn turn_away(address: SocketAddr, leaf: &Leaf, how: TurnsAway) -> toki
     let acceptor = acceptor(leaf);
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move {
+        // They end with it.
+        let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let Ok(mut connection) = h2::server::handshake(stream).await else { return };
                 if how == TurnsAway::Leaving {
                     connection.abrupt_shutdown(h2::Reason::NO_ERROR);
