@@ -1,7 +1,7 @@
 //! What every part of a running gateway shares.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use saatkond_wire::configuration::ErrorProfile;
@@ -33,6 +33,8 @@ pub struct Context {
     pub capacity: Capacity,
     /// Bytes of bodies that are held whole.
     pub held: HeldBytes,
+    /// When it began to serve, if it did so without having met the link or any peer.
+    pub started_alone: OnceLock<Timestamp>,
     /// Set while listeners are open for business.
     pub is_serving: AtomicBool,
     /// Set once the process has been asked to end.

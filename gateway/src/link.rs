@@ -144,6 +144,7 @@ pub fn loaded(context: &Context, in_force: &InForce) -> Option<Loaded> {
         leaf_issue_number: in_force.identity.issue_number,
         leaf_serial: in_force.identity.authentication.facts.serial.clone(),
         oldest_session: context.sessions.oldest(),
+        started_alone: context.started_alone.get().copied(),
     })
 }
 

@@ -1,8 +1,8 @@
 //! The life of a gateway: read what is at hand, wait until it may serve, serve, drain, say goodbye.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -93,6 +93,7 @@ impl Gateway {
             information_systems: InformationSystems::default(),
             capacity,
             held,
+            started_alone: OnceLock::new(),
             is_serving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
         };
@@ -122,6 +123,7 @@ impl Gateway {
         if basis == Basis::Alone {
             warn!("serving without having met the link or any peer: documents may be behind");
             context.metrics.started_alone.set(1);
+            let _ = context.started_alone.set(context.now());
         }
         let servers = bind(settings.server_address).await?;
         let clients = bind(settings.client_address).await?;

@@ -48,6 +48,10 @@ pub struct Loaded {
     /// When the oldest session that is still open was established; absent when none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_session: Option<Timestamp>,
+    /// When this process began to serve, if it did so without having met the link or any peer (design §6.2 b): from then until it
+    /// met somebody it may have run on what the federation had left behind. Absent for every other start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_alone: Option<Timestamp>,
 }
 
 /// A gateway's question and receipt. Who asks is known from the client certificate, not from the body.

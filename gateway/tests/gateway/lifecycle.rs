@@ -390,6 +390,29 @@ async fn a_start_does_not_wait_for_ever_for_what_the_link_has_named() {
     }
 }
 
+#[tokio::test]
+async fn a_start_without_having_met_anybody_is_stated_when_the_link_is_back() {
+    let mut pair = Pair::declare().await;
+    let link = FakeLink::start(&pair.federation, 1).await;
+    // As good as no link: what it names never comes. There is no peer.
+    link.issue(2);
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    (settings.link_url, settings.behind_after) = (link.url(), Duration::ZERO);
+    let before = Timestamp::now();
+    pair.ss2.start(settings).await;
+    let stated = || link.polls().iter().find_map(|poll| poll.loaded.clone());
+    eventually("a receipt", stated, async || stated().is_some()).await;
+    let alone = stated().unwrap().started_alone.unwrap();
+    assert!((before..=Timestamp::now()).contains(&alone), "{alone}");
+    assert!(pair.ss2.metrics().contains("started_alone 1"));
+    let (_pair, link) = linked().await;
+    let met = link.polls().iter().filter_map(|poll| poll.loaded.clone()).all(|loaded| loaded.started_alone.is_none());
+    assert!(met, "{:?}", link.polls());
+}
+
 /// A pair whose consumer's server runs on a link that has published what it holds.
 async fn linked() -> (Pair, FakeLink) {
     let mut pair = Pair::declare().await;
