@@ -139,7 +139,7 @@ async fn exchange<H: Handler>(
                     gone(stream, buffer).await;
                 } else {
                     // The handler has been told, or has had enough: it has the last word.
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             });
             tokio::select! {
@@ -219,7 +219,7 @@ async fn gone(stream: &mut TcpStream, buffer: &mut BytesMut) {
             Ok(_) => {}
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
