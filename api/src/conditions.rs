@@ -148,6 +148,10 @@ documented! {
         Issuing,
         /// The newest configuration or identity is published and some process has not stated that it has loaded it; the message names them.
         ReceiptsPending,
+        /// It holds, but a process began to serve before it had met the operator or any other server, and may for a while have run on a
+        /// configuration that was not the newest: whoever had been taken out meanwhile was still served. The message names it
+        /// and since when. Nothing to do if nobody was; it goes with the process.
+        StartedAlone,
         /// No process of the server has reported.
         NoProcess,
         /// Too few processes are ready; the message names the pods that are not and why.

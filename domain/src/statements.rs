@@ -62,6 +62,7 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::TrustAnchorNotReady
             | Reason::Issuing
             | Reason::ReceiptsPending
+            | Reason::StartedAlone
             | Reason::NoProcess
             | Reason::PodsNotReady
             | Reason::ScaledToZero

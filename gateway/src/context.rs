@@ -1,7 +1,7 @@
 //! What every part of a running gateway shares.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use saatkond_wire::configuration::ErrorProfile;
@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::error::Failure;
+use crate::memory::{Capacity, HeldBytes};
 use crate::metrics::Metrics;
 use crate::provider::information_system::InformationSystems;
 use crate::sessions::Sessions;
@@ -31,8 +32,12 @@ pub struct Context {
     pub information_systems: InformationSystems,
     /// Messages that wait for a signature.
     pub signing: Signing,
-    /// Bytes of answers that are held until they are verified.
+    /// What fits into the memory of this process.
+    pub capacity: Capacity,
+    /// Bytes of bodies that are held whole.
     pub held: HeldBytes,
+    /// When it began to serve, if it did so without having met the link or any peer.
+    pub started_alone: OnceLock<Timestamp>,
     /// Set while listeners are open for business.
     pub is_serving: AtomicBool,
     /// Set once the process has been asked to end.
@@ -57,43 +62,5 @@ impl Context {
             Failure::Peer(_) => info!(error_id = fault.detail, kind = fault.kind, "the peer reported an error"),
         }
         fault
-    }
-}
-
-/// A bound on what all calls together hold in memory until it is verified.
-#[derive(Debug, Default)]
-pub struct HeldBytes(Arc<AtomicU64>);
-
-/// For all answers together. One that finds no room is streamed with its end held back, which takes next to none.
-const MAX_HELD: u64 = 64 << 20;
-
-/// A part of the bound, given back on drop.
-#[derive(Debug)]
-pub struct Hold {
-    total: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl HeldBytes {
-    /// Nothing yet.
-    #[must_use]
-    pub fn hold(&self) -> Hold {
-        Hold { total: self.0.clone(), bytes: 0 }
-    }
-}
-
-impl Hold {
-    /// Takes more; `false` when there is no room.
-    pub fn grow(&mut self, by: usize) -> bool {
-        let by = by as u64;
-        let before = self.total.fetch_add(by, Ordering::Relaxed);
-        self.bytes += by;
-        before + by <= MAX_HELD
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -15,6 +15,7 @@ pub mod files;
 pub mod frames;
 pub mod http1;
 pub mod link;
+pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod peer;

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use rustls::ClientConfig;
 use saatkond_wire::document::FORMAT;
 use saatkond_wire::link::{
-    GOODBYE_PATH, Goodbye, Loaded, MAX_WAIT_SECONDS, POLL_PATH, Poll, PollAnswer, ProcessId, Refusal,
+    GOODBYE_PATH, Goodbye, Loaded, MAX_WAIT_SECONDS, POLL_PATH, Poll, PollAnswer, ProcessId, Refusal, Told,
 };
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -30,8 +30,8 @@ const GRACE: Duration = Duration::from_secs(20);
 const MAX_ANSWER: usize = 32 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Between two polls of a process that waits for something to be published or mounted.
-const STARTING_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause of a process that waits to serve for something to be published or mounted: it is not kept waiting by the link.
+const LONGEST_STARTING_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where the link is, and who asks.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ enum LinkError {
 pub async fn poll_forever(context: Arc<Context>, link: Link, seen: watch::Sender<Seen>, closing: CancellationToken) {
     let mut changes = context.state.changes();
     let mut connection: Option<(Arc<ClientConfig>, Connection)> = None;
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut told) = (FIRST_PAUSE, Told::default());
     loop {
         changes.mark_unchanged();
         let Some(in_force) = context.state.current() else {
@@ -73,19 +73,27 @@ pub async fn poll_forever(context: Arc<Context>, link: Link, seen: watch::Sender
             }
         };
         let is_starting = !context.is_serving.load(Ordering::Acquire);
+        let (asked, before) = (Instant::now(), context.state.at_hand());
         let result = tokio::select! {
             () = closing.cancelled() => return,
             // Something else came into force: the receipt in the poll under way is out of date, give a new one at once.
             _ = changes.changed(), if !is_starting => continue,
-            result = poll(&context, &link, &in_force, &mut connection) => result,
+            result = poll(&context, &link, &in_force, told, &mut connection) => result,
         };
         let wait = match result {
             Ok(answer) => {
                 take(&context, &answer);
-                let PollAnswer { instance_version, server_version, issue_number, .. } = answer;
+                let Told { instance_version, server_version, issue_number } = answer.names();
                 seen.send_replace(Seen::Answered { instance_version, server_version, issue_number });
-                pause = FIRST_PAUSE;
-                if is_starting { STARTING_PAUSE } else { Duration::ZERO }
+                told = answer.names();
+                if context.state.at_hand() != before || asked.elapsed() >= LONGEST_PAUSE {
+                    // It brought something, or was held while there was nothing.
+                    pause = FIRST_PAUSE;
+                    Duration::ZERO
+                } else {
+                    let longest = if is_starting { LONGEST_STARTING_PAUSE } else { LONGEST_PAUSE };
+                    longer(&mut pause, longest)
+                }
             }
             Err(error) => {
                 connection = None;
@@ -99,16 +107,23 @@ pub async fn poll_forever(context: Arc<Context>, link: Link, seen: watch::Sender
                     }
                     is_first
                 });
-                let wait = jittered(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                wait
+                longer(&mut pause, LONGEST_PAUSE)
             }
         };
         tokio::select! {
             () = closing.cancelled() => return,
+            // A receipt does not wait for a pause to end.
+            _ = changes.changed() => {}
             () = sleep(wait) => {}
         }
     }
+}
+
+/// This pause, jittered; the next one is twice as long, up to `longest`.
+fn longer(pause: &mut Duration, longest: Duration) -> Duration {
+    let now = (*pause).min(longest);
+    *pause = (now * 2).min(longest);
+    jittered(now)
 }
 
 /// Between half and the whole of a pause, so that gateways do not come back all at once.
@@ -129,6 +144,7 @@ pub fn loaded(context: &Context, in_force: &InForce) -> Option<Loaded> {
         leaf_issue_number: in_force.identity.issue_number,
         leaf_serial: in_force.identity.authentication.facts.serial.clone(),
         oldest_session: context.sessions.oldest(),
+        started_alone: context.started_alone.get().copied(),
     })
 }
 
@@ -136,6 +152,7 @@ async fn poll(
     context: &Context,
     link: &Link,
     in_force: &InForce,
+    told: Told,
     connection: &mut Option<(Arc<ClientConfig>, Connection)>,
 ) -> Result<PollAnswer, LinkError> {
     let loaded = loaded(context, in_force);
@@ -149,6 +166,7 @@ async fn poll(
         have_instance_version,
         have_server_version,
         have_issue_number,
+        told,
         wait_seconds,
     };
     let connection = connect(link, in_force, connection).await?;

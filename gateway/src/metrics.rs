@@ -63,6 +63,10 @@ pub struct Metrics {
     pub configuration_expires: Seconds,
     /// When the authentication leaf expires, as Unix time.
     pub leaf_expires: Seconds,
+    /// When the first of the signing leaves expires, as Unix time.
+    pub signing_leaf_expires: Seconds,
+    /// Signing leaves, of the owner and of guests, that are not valid now.
+    pub signing_leaves_not_valid: Gauge,
     /// Calls under way.
     pub in_flight: Family<SideLabel, Gauge>,
     /// Bytes of bodies on disk.
@@ -90,6 +94,8 @@ impl Default for Metrics {
             server_version: Gauge::default(),
             configuration_expires: Gauge::default(),
             leaf_expires: Gauge::default(),
+            signing_leaf_expires: Gauge::default(),
+            signing_leaves_not_valid: Gauge::default(),
             in_flight: Family::default(),
             spool_bytes: Gauge::default(),
             started_alone: Gauge::default(),
@@ -120,6 +126,16 @@ impl Metrics {
             "leaf_expires_timestamp_seconds",
             "When the authentication leaf expires",
             self.leaf_expires.clone(),
+        );
+        registry.register(
+            "signing_leaf_expires_timestamp_seconds",
+            "When the first signing leaf expires",
+            self.signing_leaf_expires.clone(),
+        );
+        registry.register(
+            "signing_leaves_not_valid",
+            "Members served here that cannot sign now",
+            self.signing_leaves_not_valid.clone(),
         );
         registry.register("in_flight", "Exchanges under way", self.in_flight.clone());
         registry.register("spool_bytes", "Bytes of bodies on disk", self.spool_bytes.clone());

@@ -32,8 +32,9 @@ pub fn not_ready(context: &Context) -> Option<String> {
     if let Some(problem) = in_force.authentication_problem(now) {
         return Some(problem);
     }
-    if in_force.identity.signing.values().any(|signer| !signer.facts().is_valid_at(now)) {
-        return Some("A signing certificate is not valid now".into());
+    // The owner's alone: a guest's own calls say what is wrong with it, and must not take the others out of service.
+    if in_force.identity.owners_signer().is_some_and(|signer| !signer.facts().is_valid_at(now)) {
+        return Some("The owner's signing certificate is not valid now".into());
     }
     (!context.is_serving.load(Ordering::Acquire)).then(|| "The listeners are not open yet".into())
 }
@@ -57,6 +58,13 @@ pub async fn listen(context: Arc<Context>, listener: TcpListener, closing: Cance
     }
 }
 
+/// How many members served here cannot sign now.
+fn not_valid(context: &Context) -> i64 {
+    let (now, in_force) = (context.now(), context.state.current());
+    let leaves = in_force.iter().flat_map(|in_force| in_force.identity.signing.values());
+    leaves.map(|leaf| i64::from(!leaf.facts().is_valid_at(now))).sum()
+}
+
 fn answer(context: &Context, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, kind, text) = match request.uri().path() {
@@ -67,6 +75,7 @@ fn answer(context: &Context, request: &Request<Incoming>) -> Response<Full<Bytes
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{why}\n")),
         },
         "/metrics" => {
+            context.metrics.signing_leaves_not_valid.set(not_valid(context));
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             (StatusCode::OK, kind, context.metrics.text())
         }

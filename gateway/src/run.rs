@@ -1,8 +1,8 @@
 //! The life of a gateway: read what is at hand, wait until it may serve, serve, drain, say goodbye.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::context::{Context, HeldBytes};
+use crate::context::Context;
 use crate::files::{self, Files};
 use crate::link::{self, Link};
+use crate::memory::{Capacity, HeldBytes};
 use crate::metrics::Metrics;
 use crate::peer::ask;
 use crate::provider::information_system::InformationSystems;
@@ -83,14 +84,18 @@ impl Gateway {
         let port = settings.link_url.port_or_known_default().context("the link's URL names no port")?;
         let link = Link { address: format!("{host}:{port}"), server_name: settings.link_server_name.clone(), process };
         let metrics = Arc::new(Metrics::default());
+        let capacity = settings.memory_limit.map_or_else(Capacity::of_this_container, Capacity::within);
+        let held = HeldBytes::new(capacity.held);
         let context = Context {
             state: Arc::new(State::new(settings.anchor_keys.clone(), saved, metrics.clone())),
             metrics,
-            spool: Spool::new(settings.spool_dir.clone()),
+            spool: Spool::new(settings.spool_dir.clone(), held.clone()),
             sessions: Sessions::default(),
             information_systems: InformationSystems::default(),
             signing: Signing::default(),
-            held: HeldBytes::default(),
+            capacity,
+            held,
+            started_alone: OnceLock::new(),
             is_serving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
         };
@@ -120,12 +125,14 @@ impl Gateway {
         if basis == Basis::Alone {
             warn!("serving without having met the link or any peer: documents may be behind");
             context.metrics.started_alone.set(1);
+            let _ = context.started_alone.set(context.now());
         }
         let servers = bind(settings.server_address).await?;
         let clients = bind(settings.client_address).await?;
         self.tasks.spawn(server::listen(context.clone(), servers, self.tasks.clone(), self.closing.clone()));
         self.tasks.spawn(client::listen(context.clone(), clients, self.tasks.clone(), self.closing.clone()));
         context.is_serving.store(true, Ordering::Release);
+        context.state.tell();
         info!(?basis, "serving");
         self.closing.cancelled().await;
         Ok(())
@@ -134,23 +141,29 @@ impl Gateway {
     async fn wait_to_open(&self, mut link: watch::Receiver<start::Link>) -> Basis {
         let started = Instant::now();
         let (mut changes, mut peers, mut asked) = (self.context.state.changes(), Peers::Unknown, None::<Instant>);
-        let mut last = None;
+        let (mut last, mut behind) = (None, None::<Instant>);
         loop {
-            let now_seen = *link.borrow_and_update();
-            if now_seen == start::Link::Silent && asked.is_none_or(|at| at.elapsed() >= ASK_PEERS) {
+            let mut seen = Seen {
+                held: self.context.state.held(self.context.now()),
+                link: *link.borrow_and_update(),
+                peers,
+                waited: started.elapsed(),
+                alone_after: self.settings.alone_after,
+                behind: behind.map(|since| since.elapsed()).unwrap_or_default(),
+                behind_after: self.settings.behind_after,
+            };
+            if seen.needs_peers() && asked.is_none_or(|at| at.elapsed() >= ASK_PEERS) {
                 let found = ask::ask(&self.context).await;
                 // A peer that has answered once has answered.
                 peers = if peers == Peers::Answered { peers } else { found };
                 asked = Some(Instant::now());
+                (seen.held, seen.peers) = (self.context.state.held(self.context.now()), peers);
             }
-            let seen = Seen {
-                held: self.context.state.held(self.context.now()),
-                link: now_seen,
-                peers,
-                waited: started.elapsed(),
-                alone_after: self.settings.alone_after,
-            };
-            match start::decide(&seen) {
+            let decision = start::decide(&seen);
+            if decision.is_behind() {
+                behind.get_or_insert_with(Instant::now);
+            }
+            match decision {
                 Decision::Open(basis) => return basis,
                 Decision::Wait(reason) if last != Some(reason) => {
                     info!(reason = reason.as_str(), "waiting to serve");

@@ -48,6 +48,13 @@ pub struct Settings {
     /// How long to wait for any peer before serving without link and peers, in milliseconds.
     #[arg(long, env = "SAATKOND_ALONE_AFTER_MS", default_value = "60000", value_parser = milliseconds)]
     pub alone_after: Duration,
+    /// How long a start waits for what the link has named and does not come (a document that this process must refuse, a leaf whose
+    /// mount does not follow) before it asks peers, in milliseconds. The kubelet alone takes up to a minute.
+    #[arg(long, env = "SAATKOND_BEHIND_AFTER_MS", default_value = "120000", value_parser = milliseconds)]
+    pub behind_after: Duration,
+    /// The memory that this process may use, in bytes. Unset: what its container may. Connections and bodies are bounded by it.
+    #[arg(long, env = "SAATKOND_MEMORY_LIMIT")]
+    pub memory_limit: Option<u64>,
     /// How long to go on accepting after SIGTERM while load balancers take this process out, in milliseconds.
     #[arg(long, env = "SAATKOND_DRAIN_DELAY_MS", default_value = "5000", value_parser = milliseconds)]
     pub drain_delay: Duration,

@@ -1,4 +1,4 @@
-//! Where bodies wait: in memory up to 64 KiB, then in a file without a name in the spool directory, within a bound over all
+//! Where bodies wait: in memory up to 64 KiB while there is room, then in a file without a name in the spool directory, within a bound over all
 //! calls. Dropping a body gives its space back, whatever way it went.
 
 use std::io::{self, SeekFrom};
@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
+use crate::memory::{HeldBytes, Hold};
+
 /// Up to here a body stays in memory.
 pub const IN_MEMORY: usize = 64 << 10;
 const PIECE: usize = 64 << 10;
@@ -19,6 +21,7 @@ const PIECE: usize = 64 << 10;
 pub struct Spool {
     directory: Arc<PathBuf>,
     used: Arc<AtomicU64>,
+    held: HeldBytes,
 }
 
 /// Why a body cannot be taken.
@@ -51,6 +54,7 @@ pub struct Spooled {
     file: Option<File>,
     length: u64,
     share: Share,
+    hold: Hold,
 }
 
 /// What a body takes of the spool.
@@ -76,10 +80,10 @@ impl Drop for Share {
 }
 
 impl Spool {
-    /// A spool in `directory`.
+    /// A spool in `directory`, with what it keeps in memory counted among what is `held`.
     #[must_use]
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory: Arc::new(directory), used: Arc::default() }
+    pub fn new(directory: PathBuf, held: HeldBytes) -> Self {
+        Self { directory: Arc::new(directory), used: Arc::default(), held }
     }
 
     /// Bytes on disk now.
@@ -92,7 +96,7 @@ impl Spool {
     #[must_use]
     pub fn body(&self) -> Spooled {
         let share = Share { used: self.used.clone(), bytes: 0 };
-        Spooled { memory: BytesMut::new(), file: None, length: 0, share }
+        Spooled { memory: BytesMut::new(), file: None, length: 0, share, hold: self.held.hold() }
     }
 
     async fn file(&self) -> io::Result<File> {
@@ -111,7 +115,7 @@ impl Spooled {
         {
             return Err(SpoolError::TooLong(max));
         }
-        if self.file.is_none() && self.memory.len() + piece.len() <= IN_MEMORY {
+        if self.file.is_none() && self.memory.len() + piece.len() <= IN_MEMORY && self.hold.grow(piece.len()) {
             self.memory.extend_from_slice(piece);
             return Ok(());
         }
@@ -119,6 +123,7 @@ impl Spooled {
             self.share.grow(self.memory.len() as u64, bounds.total)?;
             let mut file = spool.file().await?;
             file.write_all(&self.memory).await?;
+            self.hold.shrink(self.memory.len());
             self.memory = BytesMut::new();
             self.file = Some(file);
         }
@@ -141,7 +146,8 @@ impl Spooled {
             file.flush().await?;
             file.seek(SeekFrom::Start(0)).await?;
         }
-        Ok(Rewound { memory: self.memory.freeze(), file: self.file, left: self.length, _share: self.share })
+        let memory = self.hold.keep(self.memory.freeze());
+        Ok(Rewound { memory, file: self.file, left: self.length, _share: self.share })
     }
 }
 
@@ -196,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn bodies_come_back_whole_and_leave_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path().into());
+        let spool = Spool::new(directory.path().into(), HeldBytes::new(1 << 20));
         let bounds = Bounds { body: None, total: 1 << 20 };
         for length in [0, 1, IN_MEMORY, IN_MEMORY + 1, 300_000] {
             let body: Vec<u8> = (0..=255).cycle().take(length).collect();
@@ -213,9 +219,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_finds_no_room_in_memory_goes_to_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = HeldBytes::new(100);
+        let spool = Spool::new(directory.path().into(), held.clone());
+        let bounds = Bounds { body: None, total: 1 << 20 };
+        let (mut first, mut second) = (spool.body(), spool.body());
+        first.push(&[1; 90], &spool, bounds).await.unwrap();
+        second.push(&[2; 10], &spool, bounds).await.unwrap();
+        second.push(&[2; 1], &spool, bounds).await.unwrap();
+        assert_eq!((held.total(), spool.used()), (90, 11));
+        assert_eq!((all(first).await, all(second).await), (vec![1; 90], vec![2; 11]));
+        assert_eq!((held.total(), spool.used()), (0, 0));
+    }
+
+    #[tokio::test]
     async fn both_bounds_hold_and_a_failed_body_gives_its_space_back() {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path().into());
+        let spool = Spool::new(directory.path().into(), HeldBytes::new(1 << 20));
         let piece = vec![0; 50_000];
         let bounds = Bounds { body: None, total: 150_000 };
         let mut first = spool.body();

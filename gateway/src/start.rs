@@ -19,6 +19,10 @@ pub struct Seen {
     pub waited: Duration,
     /// How long to wait for peers before serving without having met any.
     pub alone_after: Duration,
+    /// For how long the link has named what is not held.
+    pub behind: Duration,
+    /// How long to wait for that before asking peers.
+    pub behind_after: Duration,
 }
 
 /// Documents and identity at hand.
@@ -79,7 +83,7 @@ pub enum Decision {
 pub enum Basis {
     /// The link: what is held is what is published.
     Published,
-    /// At least one peer, the link being silent.
+    /// At least one peer, the link being silent or naming what does not come.
     Peer,
     /// Nobody, after the time for it. Worth a condition.
     Alone,
@@ -124,22 +128,48 @@ pub fn decide(seen: &Seen) -> Decision {
     match seen.link {
         Link::Unknown => Decision::Wait(Reason::LinkNotAsked),
         Link::Answered { instance_version, server_version, issue_number } => {
-            if held.instance_version < instance_version || held.server_version < server_version {
-                Decision::Wait(Reason::DocumentsBehind)
+            let missing = if held.instance_version < instance_version || held.server_version < server_version {
+                Reason::DocumentsBehind
             } else if held.issue_number < issue_number {
-                Decision::Wait(Reason::IdentityBehind)
+                Reason::IdentityBehind
             } else {
-                Decision::Open(Basis::Published)
+                return Decision::Open(Basis::Published);
+            };
+            match seen.behind.checked_sub(seen.behind_after) {
+                None => Decision::Wait(missing),
+                Some(waited) => by_peers(&held, seen, waited),
             }
         }
-        Link::Silent if held.leaf_generation != held.signing_generation => {
-            Decision::Wait(Reason::LeafOfAnotherGeneration)
-        }
-        Link::Silent => match seen.peers {
-            Peers::Answered => Decision::Open(Basis::Peer),
-            Peers::Silent if seen.waited >= seen.alone_after => Decision::Open(Basis::Alone),
-            Peers::Silent | Peers::Unknown => Decision::Wait(Reason::NoPeer),
-        },
+        Link::Silent => by_peers(&held, seen, seen.waited),
+    }
+}
+
+/// The rule without the link, and where it names what does not come: a document that this process must refuse, or a leaf whose mount
+/// does not follow. No start may depend for ever on what the operator has published.
+fn by_peers(held: &Held, seen: &Seen, waited: Duration) -> Decision {
+    if held.leaf_generation != held.signing_generation {
+        return Decision::Wait(Reason::LeafOfAnotherGeneration);
+    }
+    match seen.peers {
+        Peers::Answered => Decision::Open(Basis::Peer),
+        Peers::Silent if waited >= seen.alone_after => Decision::Open(Basis::Alone),
+        Peers::Silent | Peers::Unknown => Decision::Wait(Reason::NoPeer),
+    }
+}
+
+impl Seen {
+    /// Whether peers are worth asking.
+    #[must_use]
+    pub fn needs_peers(&self) -> bool {
+        self.link == Link::Silent || self.behind >= self.behind_after
+    }
+}
+
+impl Decision {
+    /// Whether the link has named what is not held.
+    #[must_use]
+    pub fn is_behind(self) -> bool {
+        matches!(self, Self::Wait(Reason::DocumentsBehind | Reason::IdentityBehind))
     }
 }
 
@@ -152,7 +182,38 @@ mod tests {
     const PUBLISHED: Link = Link::Answered { instance_version: 5, server_version: 3, issue_number: 7 };
 
     fn seen(held: Option<Held>, link: Link, peers: Peers, waited: u64) -> Seen {
-        Seen { held, link, peers, waited: Duration::from_secs(waited), alone_after: Duration::from_mins(1) }
+        Seen {
+            held,
+            link,
+            peers,
+            waited: Duration::from_secs(waited),
+            alone_after: Duration::from_mins(1),
+            behind: Duration::ZERO,
+            behind_after: Duration::from_mins(2),
+        }
+    }
+
+    #[test]
+    fn what_the_link_names_and_does_not_come_is_waited_for_with_a_bound() {
+        let decide_after = |seconds, link, held, peers| {
+            let seen = Seen { behind: Duration::from_secs(seconds), ..seen(Some(held), link, peers, 999) };
+            (seen.needs_peers(), decide(&seen))
+        };
+        let (document, leaf) = (
+            Link::Answered { instance_version: 6, server_version: 3, issue_number: 7 },
+            Link::Answered { instance_version: 5, server_version: 3, issue_number: 8 },
+        );
+        let old_leaf = Held { leaf_generation: 1, ..HELD };
+        for (link, reason) in [(document, Reason::DocumentsBehind), (leaf, Reason::IdentityBehind)] {
+            let wait = Decision::Wait(reason);
+            assert_eq!(decide_after(119, link, HELD, Peers::Answered), (false, wait), "a moment too early");
+            assert_eq!(decide_after(120, link, HELD, Peers::Unknown), (true, Decision::Wait(Reason::NoPeer)));
+            assert_eq!(decide_after(120, link, HELD, Peers::Answered), (true, Decision::Open(Basis::Peer)));
+            assert_eq!(decide_after(179, link, HELD, Peers::Silent), (true, Decision::Wait(Reason::NoPeer)));
+            assert_eq!(decide_after(180, link, HELD, Peers::Silent), (true, Decision::Open(Basis::Alone)));
+            let wait = Decision::Wait(Reason::LeafOfAnotherGeneration);
+            assert_eq!(decide_after(999, link, old_leaf, Peers::Answered), (true, wait));
+        }
     }
 
     #[test]

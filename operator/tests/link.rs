@@ -28,7 +28,7 @@ use saatkond_pki::key::{Algorithm, KeyPair, KeySource, SystemKeys};
 use saatkond_pki::leaf::{self, LeafRequest, Terms, Usage};
 use saatkond_pki::serial::Serial;
 use saatkond_wire::identity::{Credential, SecretText};
-use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAnswer, ProcessId, server_name};
+use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAnswer, ProcessId, Told, server_name};
 use serde_json::{Value, json};
 use support::{Bed, bed, until};
 use tokio::net::TcpStream;
@@ -107,7 +107,7 @@ async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir) -> Ru
         namespace: support::SYSTEM.into(),
         identity: folder.path().to_owned(),
         listener,
-        limits: Limits::default(),
+        limits: Limits { idle_unregistered: Duration::from_secs(1), ..Limits::default() },
         watches: WatchSettings::default(),
         clock: Arc::new(SystemClock::new()),
         metrics,
@@ -168,10 +168,12 @@ fn poll(loaded: Option<u64>, have: u64, wait: u32) -> Poll {
             leaf_issue_number: 1,
             leaf_serial: "4a".into(),
             oldest_session: None,
+            started_alone: None,
         }),
         have_instance_version: have,
         have_server_version: have,
         have_issue_number: 1,
+        told: Told::default(),
         wait_seconds: wait,
     }
 }
@@ -238,14 +240,13 @@ async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
         issue(&link.authority, Usage::Authentication, "saatkond://LINK/GOV/1/ss1?use=authentication&issue=1", &[]);
     bed.apply(&documents("lka", 5));
     register(bed, &admin, "lka", &leaf.key).await;
-    let mut sender = dial(&link, "lka", &leaf).await;
-
     // A starting process is answered at once, from the API server itself.
     let started = Instant::now();
     let answer = until("the key is known", Duration::from_secs(10), || {
-        let mut sender = sender.clone();
+        // Anew each time: whoever has been refused is cut off.
+        let (link, leaf) = (&link, &leaf);
         async move {
-            match ask(&mut sender, &poll(None, 0, 55)).await {
+            match ask(&mut dial(link, "lka", leaf).await, &poll(None, 0, 55)).await {
                 (200, answer) => Ok(answer),
                 other => Err(format!("{other:?}")),
             }
@@ -259,6 +260,7 @@ async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
     assert!(receipts(&admin, "lka").await.is_empty(), "a process that has loaded nothing has no receipt");
 
     // What it has loaded is stored before the answer.
+    let mut sender = dial(&link, "lka", &leaf).await;
     let (status, _) = ask(&mut sender, &poll(Some(5), 5, 0)).await;
     assert_eq!((status, receipts(&admin, "lka").await), (200, vec![(1, 5)]));
     let version = || async {
@@ -281,6 +283,20 @@ async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
     let (status, answer) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     assert_eq!((status, answer["instanceVersion"].as_u64()), (200, Some(6)));
     assert!(answer["instance"].is_string());
+
+    // A leaf that was stored ends it too, once: until the mount follows there is nothing more to say of it.
+    let servers: Api<SecurityServer> = Api::namespaced(admin.clone(), "lka-home");
+    let stored = json!({"status": {"issueNumber": 2}});
+    servers.patch_status("ss1", &PatchParams::default(), &Patch::Merge(stored)).await.unwrap();
+    let (_, answer) =
+        tokio::time::timeout(Duration::from_secs(10), ask(&mut sender, &poll(Some(6), 6, 55))).await.unwrap();
+    assert_eq!((answer["instanceVersion"].as_u64(), answer["issueNumber"].as_u64()), (Some(6), Some(2)));
+    let told = Told { instance_version: 6, server_version: 6, issue_number: 2 };
+    let mut held = sender.clone();
+    let waiting = tokio::spawn(async move { ask(&mut held, &Poll { told, ..poll(Some(6), 6, 55) }).await });
+    bed.apply(&documents("lka", 7));
+    let (_, answer) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_ne!(answer["instanceVersion"].as_u64(), Some(6), "held until there was news, not ended by the leaf");
 
     // A farewell takes the receipt away.
     let process = ProcessId { pod_uid: POD.into(), incarnation: 1 };
@@ -315,18 +331,24 @@ async fn whoever_is_not_registered_is_refused_and_large_or_broken_messages_are_t
     let minted = issue(&link.authority, Usage::Authentication, uri, &[]);
     bed.apply(&documents("lkb", 1));
     register(bed, &admin, "lkb", &registered.key).await;
-    let mut good = dial(&link, "lkb", &registered).await;
     until("the key is known", Duration::from_secs(10), || {
-        let mut good = good.clone();
+        let (link, registered) = (&link, &registered);
         async move {
-            let answer = ask(&mut good, &poll(None, 0, 0)).await;
+            let answer = ask(&mut dial(link, "lkb", registered).await, &poll(None, 0, 0)).await;
             if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
         }
     })
     .await;
+    let mut good = dial(&link, "lkb", &registered).await;
     let mut bad = dial(&link, "lkb", &minted).await;
+    let silent = dial(&link, "lkb", &minted).await;
     let (status, refusal) = ask(&mut bad, &poll(Some(1), 1, 0)).await;
     assert_eq!((status, refusal["reason"].as_str()), (403, Some("UnknownKey")));
+    // It has been told, and holds no place.
+    until("its connection is closed", Duration::from_secs(10), || async {
+        if bad.is_closed() && silent.is_closed() { Ok(()) } else { Err("still open".to_owned()) }
+    })
+    .await;
     assert!(receipts(&admin, "lkb").await.is_empty());
 
     let cases: [(&str, Vec<u8>, u16); 5] = [

@@ -48,6 +48,10 @@ pub struct Loaded {
     /// When the oldest session that is still open was established; absent when none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_session: Option<Timestamp>,
+    /// When this process began to serve, if it did so without having met the link or any peer (design §6.2 b): from then until it
+    /// met somebody it may have run on what the federation had left behind. Absent for every other start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_alone: Option<Timestamp>,
 }
 
 /// A gateway's question and receipt. Who asks is known from the client certificate, not from the body.
@@ -69,9 +73,37 @@ pub struct Poll {
     pub have_server_version: u64,
     /// The highest issue number of the identity at hand. 0 for none.
     pub have_issue_number: u64,
+    /// What the last answer named. Something may be named that cannot be had yet (the leaf's mount is late) or at all (the document
+    /// is refused here): it is no news a second time, or such a process would be answered at once, for ever.
+    #[serde(default)]
+    pub told: Told,
     /// How long to hold the answer back while there is nothing new, in seconds; at most [`MAX_WAIT_SECONDS`].
     /// A process that has not loaded anything yet is answered at once, from a quorum read.
     pub wait_seconds: u32,
+}
+
+/// The numbers that an answer named to a process. All 0 while there was none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Told {
+    /// Of the instance configuration.
+    pub instance_version: u64,
+    /// Of the server configuration.
+    pub server_version: u64,
+    /// Of the identity.
+    pub issue_number: u64,
+}
+
+impl Poll {
+    /// Whether an answer with these numbers is worth ending the wait for: one of them is above what the process has, and above
+    /// what it was told of last.
+    #[must_use]
+    pub fn is_news(&self, now: &Told) -> bool {
+        let Self { told, have_instance_version, have_server_version, have_issue_number, .. } = self;
+        now.instance_version > told.instance_version.max(*have_instance_version)
+            || now.server_version > told.server_version.max(*have_server_version)
+            || now.issue_number > told.issue_number.max(*have_issue_number)
+    }
 }
 
 /// The answer to [`Poll`], given only after the receipt in it has been stored.
@@ -92,6 +124,15 @@ pub struct PollAnswer {
     /// The signed server configuration in Base64, when newer than the one at hand.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "packed")]
     pub server: Option<Vec<u8>>,
+}
+
+impl PollAnswer {
+    /// What it names.
+    #[must_use]
+    pub fn names(&self) -> Told {
+        let Self { instance_version, server_version, issue_number, .. } = *self;
+        Told { instance_version, server_version, issue_number }
+    }
 }
 
 /// A process says that it has ended: its last listener is closed and nothing is under way.
@@ -138,6 +179,34 @@ mod packed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_has_or_was_told_of_is_no_news() {
+        let numbers =
+            |instance_version, server_version, issue_number| Told { instance_version, server_version, issue_number };
+        let poll = |have: Told, told: Told| Poll {
+            format: 1,
+            highest_format: 1,
+            process: ProcessId { pod_uid: "p".into(), incarnation: 1 },
+            loaded: None,
+            have_instance_version: have.instance_version,
+            have_server_version: have.server_version,
+            have_issue_number: have.issue_number,
+            told,
+            wait_seconds: 0,
+        };
+        let (none, have) = (Told::default(), numbers(5, 5, 5));
+        for newer in [numbers(6, 5, 5), numbers(5, 6, 5), numbers(5, 5, 6)] {
+            assert!(poll(have, none).is_news(&newer), "{newer:?}");
+            assert!(!poll(have, newer).is_news(&newer), "told: {newer:?}");
+            assert!(!poll(newer, none).is_news(&newer), "had: {newer:?}");
+            assert!(!poll(newer, none).is_news(&have), "older: {newer:?}");
+        }
+        // A gateway of before says nothing of what it was told.
+        let mut text = serde_json::to_value(poll(have, have)).unwrap();
+        text.as_object_mut().unwrap().remove("told");
+        assert_eq!(serde_json::from_value::<Poll>(text).unwrap().told, none);
+    }
 
     #[test]
     fn an_answer_survives_its_text_and_unknown_fields_are_ignored() {

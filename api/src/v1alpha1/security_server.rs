@@ -361,6 +361,10 @@ pub struct ProcessReceipt {
     /// When its oldest open session was established. Unset: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_session: Option<Time>,
+    /// When it began to serve without having met the operator or any other server: until it met one it may have run on a
+    /// configuration that was not the newest. Unset: it had met one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_alone: Option<Time>,
     /// The highest format of documents that it can read.
     pub highest_format: u32,
     /// When this was written; it is written only when something in it has changed.

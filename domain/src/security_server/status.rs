@@ -310,7 +310,23 @@ fn loaded(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, facts: Optio
     silent.sort();
     match (receipts.is_empty(), behind.is_empty(), silent.is_empty()) {
         (true, _, _) => Statement::fails(ConfigurationLoaded, Reason::NoProcess, "no process has reported"),
-        (false, true, true) => Statement::holds(ConfigurationLoaded, "every process runs on what is published"),
+        (false, true, true) => {
+            let well = "every process runs on what is published";
+            let mut alone: Vec<String> = receipts
+                .iter()
+                .filter_map(|it| Some((pod_name(&it.pod_uid), it.started_alone.as_ref()?)))
+                .map(|(pod, since)| format!("pod {pod} began at {} without having met anybody", since.0))
+                .collect();
+            alone.sort();
+            match alone.as_slice() {
+                [] => Statement::holds(ConfigurationLoaded, well),
+                // It does hold: what is over must not make the server unready, and must not go unseen.
+                _ => Statement {
+                    reason: Reason::StartedAlone,
+                    ..Statement::holds(ConfigurationLoaded, format!("{well} now; {}", listed(&alone)))
+                },
+            }
+        }
         (false, _, _) => {
             let all: Vec<String> = behind.into_iter().chain(silent).collect();
             Statement::fails(ConfigurationLoaded, Reason::ReceiptsPending, listed(&all))

@@ -409,7 +409,8 @@ fn pause_stops_changes_of_the_spec_and_no_renewal() {
 #[test]
 fn conditions_of_a_running_server() {
     type Change = fn(&mut ObservedSecurityServer);
-    let cases: [(&str, ConditionType, Change, &str, &str); 9] = [
+    let alone: Change = |s| processes(s)[0].started_alone = Some(Time(at(START)));
+    let cases: [(&str, ConditionType, Change, &str, &str); 11] = [
         ("fine", ConditionType::Ready, |_| {}, "AsDeclared", "2 processes serve"),
         ("loaded", ConditionType::ConfigurationLoaded, |_| {}, "AsDeclared", "every process"),
         (
@@ -440,6 +441,14 @@ fn conditions_of_a_running_server() {
             "ReceiptsPending",
             "identity",
         ),
+        (
+            "started alone",
+            ConditionType::ConfigurationLoaded,
+            alone,
+            "StartedAlone",
+            "every process runs on what is published now; pod ss1-0 began at",
+        ),
+        ("started alone, and well", ConditionType::Ready, alone, "AsDeclared", "2 processes serve"),
         (
             "pods not ready",
             ConditionType::Available,

@@ -334,6 +334,7 @@ impl World {
                 leaf_issue_number: facts.issue_number,
                 leaf_serial: facts.authentication.serial.clone(),
                 oldest_session: None,
+                started_alone: None,
                 highest_format: 1,
                 reported_at: None,
             });

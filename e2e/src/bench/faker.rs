@@ -134,6 +134,7 @@ fn receipt(server: &SecurityServer, pod_uid: &str, bundle_hash: &str, version: u
         leaf_issue_number: status.issue_number?,
         leaf_serial: leaf.serial.clone(),
         oldest_session: None,
+        started_alone: None,
         highest_format: 1,
         reported_at: None,
     };

@@ -11,10 +11,11 @@ use http::StatusCode;
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
 use tracing::warn;
 
-use crate::context::{Context, Hold};
+use crate::context::Context;
 use crate::error::{Cause, Failure, Side};
 use crate::frames::{EnvelopeError, Event};
 use crate::http1::serve::{Aborted, Answer, AnswerBody};
+use crate::memory::Hold;
 use crate::message::{self, BodyDigest, MessageReader, ReadError};
 use crate::request::headers::{self, names};
 use crate::request::rest_part::AnswerPart;
@@ -100,7 +101,8 @@ pub async fn take(
         }
     }
     incoming.context.metrics.ended(Side::Client, "ok", started.elapsed());
-    Ok(Answer { status, lines: part.headers, body: AnswerBody::Whole(incoming.joined()) })
+    let body = incoming.joined();
+    Ok(Answer { status, lines: part.headers, body: AnswerBody::Whole(incoming.hold.keep(body)) })
 }
 
 /// Whether the answer belongs to the request (gateway.md 4): each of five statements, exactly once.
@@ -190,6 +192,7 @@ impl Incoming {
                     self.pieces.push_front(piece.split_off(may_go));
                 }
                 self.length -= piece.len();
+                self.hold.shrink(piece.len());
                 return Ok((piece, false));
             }
             let Some(piece) = self.next().await? else {

@@ -100,9 +100,9 @@ pub async fn call(context: &Arc<Context>, head: Head, body: RequestBody, started
     }
     let service = understood.service;
     let candidates = candidates(&in_force, &service.client, understood.pinned.as_ref())?;
-    let peer = connect(context, &in_force, candidates, &service.client).await?;
+    let peer = connect(context, &in_force, candidates, &service.client, None).await?;
     let expected = Expected { is_head, message_id, request_id, service, client, server: peer.id.clone() };
-    let sending = Sending { context, in_force: &in_force, rest, expected, started };
+    let sending = Sending { context, in_force: &in_force, rest, expected, pinned: understood.pinned, started };
     sending.send(peer, body).await
 }
 
@@ -152,15 +152,19 @@ fn candidates<'a>(
     Ok(candidates)
 }
 
-/// A connection to the first candidate that is there and is who it should be.
+/// A connection to the first candidate that is there and is who it should be. The one that has just turned the request away comes
+/// last.
 async fn connect(
     context: &Context,
     in_force: &InForce,
     candidates: Vec<(ServerId, &ServerEntry)>,
     provider: &ClientId,
+    turned_away: Option<&ServerId>,
 ) -> Result<Peer, Failure> {
     let pool = &in_force.tls.pool;
-    let ordered = candidates::order(candidates, pool.turn(), |(_, entry)| pool.is_healthy(&entry.address));
+    let ordered = candidates::order(candidates, pool.turn(), |(id, entry)| {
+        turned_away != Some(id) && pool.is_healthy(&entry.address)
+    });
     let mut last = Failure::client(Cause::NetworkError, "no candidate server");
     for (id, entry) in ordered {
         let connection = match pool.connection(&entry.address).await {
@@ -200,11 +204,13 @@ struct Sending<'a> {
     in_force: &'a Arc<InForce>,
     rest: Bytes,
     expected: Expected,
+    /// The server that the caller wants to answer, if it named one.
+    pinned: Option<ServerId>,
     started: Instant,
 }
 
 impl Sending<'_> {
-    async fn send(self, peer: Peer, body: RequestBody) -> Result<Answer, Failure> {
+    async fn send(mut self, peer: Peer, body: RequestBody) -> Result<Answer, Failure> {
         let max = self.in_force.limits().max_body_bytes;
         let (response, digest) = match body {
             RequestBody::Whole(body) => {
@@ -228,7 +234,7 @@ impl Sending<'_> {
     }
 
     /// Sends a message that is at hand.
-    async fn whole(&self, mut peer: Peer, message: Bytes) -> Result<Response<Incoming>, Failure> {
+    async fn whole(&mut self, mut peer: Peer, message: Bytes) -> Result<Response<Incoming>, Failure> {
         for _ in 1..ATTEMPTS {
             match self.request(&mut peer, ExchangeBody::one(message.clone())).await {
                 Err(Unanswered::NeverTaken(failure)) => peer = self.another(peer, &failure).await?,
@@ -240,7 +246,7 @@ impl Sending<'_> {
 
     /// Passes a body on while it comes. As long as nothing of it was asked for, another connection may be tried.
     async fn stream(
-        &self,
+        &mut self,
         mut peer: Peer,
         mut pieces: Pieces,
         max: Option<u64>,
@@ -339,14 +345,16 @@ impl Sending<'_> {
         }
     }
 
-    /// Another connection to the same server, or to another one of the provider's where none was pinned.
-    async fn another(&self, peer: Peer, failure: &Failure) -> Result<Peer, Failure> {
+    /// A connection to another of the provider's servers, unless the caller pinned one; else another to the same, behind whose address
+    /// there may be several processes. From here on the answer must come from the new one.
+    async fn another(&mut self, peer: Peer, failure: &Failure) -> Result<Peer, Failure> {
         info!(server = %peer.id, message = ?failure, "a request was not taken, trying again");
-        self.in_force.tls.pool.discard(&peer.address, &peer.connection).await;
         // What is in force may have changed meanwhile; what was signed for is the same.
         let provider = &self.expected.service.client;
-        let again = candidates(self.in_force, provider, Some(&peer.id))?;
-        connect(self.context, self.in_force, again, provider).await
+        let again = candidates(self.in_force, provider, self.pinned.as_ref())?;
+        let another = connect(self.context, self.in_force, again, provider, Some(&peer.id)).await?;
+        self.expected.server = another.id.clone();
+        Ok(another)
     }
 
     async fn sign(&self, digest: Option<Digest>) -> Result<Bytes, Failure> {
@@ -373,6 +381,10 @@ impl Sending<'_> {
         let why = format!("the connection to the provider's server broke: {}", chain(error.error()));
         let failure = Failure::client(Cause::IoError, why);
         if error.take_message().is_some() || pool::was_never_taken(error.error()) {
+            // A server that is full says so on a connection that is good: opening another would only make it busier.
+            if !pool::was_refused(error.error()) {
+                self.in_force.tls.pool.discard(&peer.address, &peer.connection).await;
+            }
             Err(Unanswered::NeverTaken(failure))
         } else {
             Err(Unanswered::Failed(failure))

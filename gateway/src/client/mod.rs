@@ -20,12 +20,10 @@ use crate::context::Context;
 use crate::error::{self, Form, Side};
 use crate::http1::head::{Head, Refusal};
 use crate::http1::serve::{self, Answer, AnswerBody, Handler, RequestBody, Timeouts};
-use crate::metrics::ReasonLabel;
+use crate::memory::Hold;
+use crate::metrics::{ExchangeLabels, ReasonLabel};
 use crate::request::headers::{Line, names};
 use crate::request::target;
-
-/// As X-Road's bound on parallel connections.
-const MAX_CONNECTIONS: usize = 5000;
 
 /// X-Road's initial idle time is 30 s; between requests a caller may keep its connection longer.
 pub const TIMEOUTS: Timeouts = Timeouts {
@@ -37,7 +35,7 @@ pub const TIMEOUTS: Timeouts = Timeouts {
 
 /// Accepts until `closing` is cancelled; calls under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(context.capacity.callers));
     loop {
         // Beyond the bound callers wait in the kernel's queue.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -72,6 +70,19 @@ impl Handler for Port {
             };
         }
         elsewhere(&head)
+    }
+
+    fn hold(&self) -> Hold {
+        self.0.held.hold()
+    }
+
+    fn abandoned(&self) {
+        self.0
+            .metrics
+            .exchanges
+            .get_or_create(&ExchangeLabels { side: Side::Client.label(), outcome: "caller_gone" })
+            .inc();
+        debug!("a caller hung up before it had an answer");
     }
 
     fn refused(&self, refusal: Refusal) {

@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{Decoder, Piece};
 use super::head::{self, Framing, Head, Refusal};
+use crate::memory::Hold;
 use crate::request::headers::Line;
 
-/// Bodies up to this length are read before the request is handled; longer ones, and chunked ones, while it is.
+/// Bodies up to this length are read before the request is handled; longer ones, chunked ones, and those for which there is no room,
+/// while it is.
 const WHOLE: usize = 64 << 10;
+const LONG: u64 = WHOLE as u64 + 1;
 const READ_BUFFER: usize = 16 << 10;
 /// How much is read after a refusal, so that the answer is not lost to a connection reset.
 const LINGER: usize = 256 << 10;
@@ -72,6 +75,10 @@ pub struct Answer {
 pub trait Handler {
     /// Answers one.
     fn handle(&self, head: Head, body: RequestBody) -> impl Future<Output = Answer> + Send;
+    /// Takes note of a caller that hung up before it had its answer: what was being done for it has been dropped.
+    fn abandoned(&self);
+    /// For what is read of a body before its request is handled.
+    fn hold(&self) -> Hold;
     /// Takes note of a request that was refused before it was one.
     fn refused(&self, refusal: Refusal);
 }
@@ -115,29 +122,36 @@ async fn exchange<H: Handler>(
     if head.expects_continue && !decoder.is_done() {
         timeout(times.write, stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await??;
     }
-    let answer = if matches!(head.framing, Framing::Length(length) if length <= WHOLE as u64) {
-        let mut body = BytesMut::new();
-        loop {
-            match next_piece(stream, buffer, &mut decoder, times).await? {
-                Some(piece) if body.is_empty() && decoder.is_done() => {
-                    // The usual case: one piece is all, no copy.
-                    break handler.handle(head, RequestBody::Whole(piece)).await;
-                }
-                Some(piece) => body.extend_from_slice(&piece),
-                None => break handler.handle(head, RequestBody::Whole(body.freeze())).await,
-            }
-        }
-    } else {
-        let (sender, receiver) = mpsc::channel(2);
-        let mut handling = pin!(handler.handle(head, RequestBody::Stream(receiver)));
-        let mut pumping = pin!(pump(stream, buffer, &mut decoder, sender, times));
-        let mut is_pumped = false;
-        loop {
+    let mut hold = handler.hold();
+    let answer = match begin(stream, buffer, &mut decoder, head.framing, &mut hold, times).await? {
+        Begun::Whole(body) => {
+            let mut handling = pin!(handler.handle(head, RequestBody::Whole(body)));
             tokio::select! {
-                answer = &mut handling => break answer,
-                () = &mut pumping, if !is_pumped => is_pumped = true,
+                answer = &mut handling => Some(answer),
+                () = gone(stream, buffer) => None,
             }
         }
+        Begun::Part(first) => {
+            let (sender, receiver) = mpsc::channel(2);
+            let mut handling = pin!(handler.handle(head, RequestBody::Stream(receiver)));
+            let mut caller = pin!(async {
+                if pump(stream, buffer, &mut decoder, first, sender, times).await {
+                    gone(stream, buffer).await;
+                } else {
+                    // The handler has been told, or has had enough: it has the last word.
+                    std::future::pending::<()>().await;
+                }
+            });
+            tokio::select! {
+                answer = &mut handling => Some(answer),
+                () = &mut caller => None,
+            }
+        }
+    };
+    drop(hold);
+    let Some(answer) = answer else {
+        handler.abandoned();
+        return Ok(false);
     };
     if !decoder.is_done() {
         // Nobody wants the rest of the body, so nobody knows where the next request begins.
@@ -153,6 +167,59 @@ async fn exchange<H: Handler>(
         linger(stream).await;
     }
     Ok(keep_alive)
+}
+
+/// A body, as far as it is read before the request is handled.
+enum Begun {
+    /// All of it.
+    Whole(Bytes),
+    /// The rest is read while it is handled.
+    Part(Bytes),
+}
+
+/// Reads a short body whole, while there is room for it.
+async fn begin(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    decoder: &mut Decoder,
+    framing: Framing,
+    hold: &mut Hold,
+    times: Timeouts,
+) -> io::Result<Begun> {
+    let mut body = BytesMut::new();
+    if matches!(framing, Framing::Chunked | Framing::Length(LONG..)) {
+        return Ok(Begun::Part(Bytes::new()));
+    }
+    loop {
+        match next_piece(stream, buffer, decoder, times).await? {
+            // The usual case: one piece is all, no copy. It lies in the connection's own buffer.
+            Some(piece) if body.is_empty() && decoder.is_done() => return Ok(Begun::Whole(piece)),
+            Some(piece) => {
+                let has_room = hold.grow(piece.len());
+                body.extend_from_slice(&piece);
+                if !has_room && !decoder.is_done() {
+                    return Ok(Begun::Part(body.freeze()));
+                }
+            }
+            None => return Ok(Begun::Whole(body.freeze())),
+        }
+    }
+}
+
+/// Ends when the caller has closed its side: nobody is left to answer, and without this a call without a bound of its own would hold
+/// its place for ever. What a caller sends ahead is kept for its next request; one that sends more than a buffer of it is not watched.
+async fn gone(stream: &mut TcpStream, buffer: &mut BytesMut) {
+    while buffer.len() < READ_BUFFER {
+        // No room is made before there is something to read: mostly there is nothing until the answer has gone out.
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match read_some(stream, buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -191,22 +258,27 @@ async fn next_piece(
     }
 }
 
+/// Passes the body on; `true` at its end, `false` where it has none or nobody takes it any more.
 async fn pump(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
     decoder: &mut Decoder,
+    first: Bytes,
     sender: mpsc::Sender<Result<Bytes, io::Error>>,
     times: Timeouts,
-) {
+) -> bool {
+    if !first.is_empty() && sender.send(Ok(first)).await.is_err() {
+        return false;
+    }
     loop {
         let piece = match next_piece(stream, buffer, decoder, times).await {
             Ok(Some(piece)) => Ok(piece),
-            Ok(None) => return,
+            Ok(None) => return true,
             Err(error) => Err(error),
         };
         let is_last = piece.is_err();
         if sender.send(piece).await.is_err() || is_last {
-            return;
+            return false;
         }
     }
 }

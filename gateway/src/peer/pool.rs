@@ -174,16 +174,27 @@ async fn handshake(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result
 /// last one of a GOAWAY, or was refused. Such a request may be sent to somebody else.
 #[must_use]
 pub fn was_never_taken(error: &hyper::Error) -> bool {
+    let is_leaving = |error: &h2::Error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    was_refused(error) || protocol_error(error).is_some_and(|error| error.is_remote() && is_leaving(error))
+}
+
+/// Whether the peer refused the stream of a request, and nothing more.
+#[must_use]
+pub fn was_refused(error: &hyper::Error) -> bool {
+    protocol_error(error).is_some_and(|error| {
+        error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
+}
+
+fn protocol_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         if let Some(error) = inner.downcast_ref::<h2::Error>() {
-            let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return error.is_remote() && (is_leaving || is_refused);
+            return Some(error);
         }
         source = inner.source();
     }
-    false
+    None
 }
 
 /// The host of `host:port`.

@@ -30,7 +30,7 @@ use crate::request::target;
 use crate::spool::{Bounds, Rewound, SpoolError};
 use crate::state::in_force::{InForce, LeafProblem, OwnService};
 
-/// Answers up to this length are sent as one; longer ones as they come.
+/// Answers up to this length are sent as one while there is room; longer ones as they come.
 const WHOLE: usize = 64 << 10;
 
 /// Metadata services: answered by later versions (docs/xroad-compatibility.md).
@@ -271,13 +271,14 @@ fn answer_part(answered: &Answered, request: &Asked, digests: &MessageDigests) -
 /// Signs the answer and sends it: at once when it is short, as it comes when it is long.
 async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
     let (mut digest, mut pieces, mut length) = (BodyDigest::default(), Vec::new(), 0);
-    let max = reply.in_force.limits().max_body_bytes;
+    let (max, mut hold) = (reply.in_force.limits().max_body_bytes, done.context.held.hold());
     let end = loop {
         match next(&mut reply.answered, &mut digest, max).await {
             Ok(Some(piece)) => {
                 length += piece.len();
+                let has_room = hold.grow(piece.len());
                 pieces.push(piece);
-                if length > WHOLE {
+                if length > WHOLE || !has_room {
                     break Ok(false);
                 }
             }
@@ -313,7 +314,7 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
             for piece in &frames {
                 joined.extend_from_slice(piece);
             }
-            ExchangeBody::one(joined.into())
+            ExchangeBody::one(hold.keep(joined.into()))
         }
         Err(failure) => ExchangeBody::one(fault_frame(&done.context.fault(failure, done.profile))),
     };

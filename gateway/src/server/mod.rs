@@ -2,7 +2,7 @@
 
 pub mod exchange;
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,28 +29,27 @@ use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::state::chain;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// As X-Road's bound on parallel connections.
-const MAX_CONNECTIONS: usize = 5000;
 const MAX_STREAMS: u32 = 256;
 
 /// Accepts until `closing` is cancelled; connections under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(context.capacity.peers));
+    let exchanges = Arc::new(Semaphore::new(context.capacity.exchanges));
     while let Some(stream) = accept::next(&listener, "server", &closing).await {
         // Beyond the bound a connection is closed at once, so that those that are served go on being served.
         let Ok(permit) = permits.clone().try_acquire_owned() else {
             context.metrics.peer_refused("too_many_connections");
             continue;
         };
-        let (context, closing) = (context.clone(), closing.clone());
+        let (context, exchanges, closing) = (context.clone(), exchanges.clone(), closing.clone());
         tasks.spawn(async move {
-            serve(context, stream, &closing).await;
+            serve(context, stream, exchanges, &closing).await;
             drop(permit);
         });
     }
 }
 
-async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationToken) {
+async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphore>, closing: &CancellationToken) {
     let _ = stream.set_nodelay(true);
     let mut changes = context.state.changes();
     let Some(in_force) = context.state.current() else { return };
@@ -58,10 +57,10 @@ async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationT
     let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            // A certificate that was refused has been counted with its reason by the verifier.
-            let reason = if error.to_string().contains("certificate") { "handshake_certificate" } else { "handshake" };
-            context.metrics.peer_refused(reason);
-            warn!(reason, error = chain(&error), "a TLS handshake on the server port failed");
+            if let Some(reason) = uncounted(&error) {
+                context.metrics.peer_refused(reason);
+                warn!(reason, error = chain(&error), "a TLS handshake on the server port failed");
+            }
             return;
         }
         Err(_) => {
@@ -73,8 +72,15 @@ async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationT
     let peer: Arc<[CertificateDer<'static>]> = peer.iter().cloned().map(CertificateDer::into_owned).collect();
     let session = context.sessions.open(context.now());
     let service = service_fn(|request: Request<Incoming>| {
-        let (context, peer) = (context.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(answer(&context, &peer, request).await) }
+        let (context, peer, place) = (context.clone(), peer.clone(), exchanges.clone().try_acquire_owned());
+        async move {
+            // Beyond the bound the peer is told that its request was not taken: it may ask another server at once.
+            let Ok(_place) = place else {
+                context.metrics.peer_refused("too_many_exchanges");
+                return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
+            };
+            Ok(answer(&context, &peer, request).await)
+        }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -110,6 +116,18 @@ async fn serve(context: Arc<Context>, stream: TcpStream, closing: &CancellationT
         }
     }
     drop(session);
+}
+
+/// The reason under which a failed handshake is counted. None for a certificate that this gateway's verifier has refused: it has
+/// counted and logged that with a reason of its own.
+fn uncounted(error: &io::Error) -> Option<&'static str> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature)) => Some("not_its_key"),
+        Some(rustls::Error::InvalidCertificate(_)) => None,
+        Some(rustls::Error::NoCertificatesPresented) => Some("no_certificate"),
+        Some(rustls::Error::AlertReceived(_)) => Some("refused_by_peer"),
+        _ => Some("handshake"),
+    }
 }
 
 async fn answer(

@@ -72,6 +72,12 @@ pub enum IdentityError {
 }
 
 impl OwnIdentity {
+    /// The signing leaf of the member that owns this server.
+    #[must_use]
+    pub fn owners_signer(&self) -> Option<&SigningCredential> {
+        self.signing.get(&self.server.owner).map(|signer| &**signer)
+    }
+
     /// Reads and checks the entry of the identity Secret.
     pub fn read(json: &[u8]) -> Result<Self, IdentityError> {
         let identity: Identity = serde_json::from_slice(json).map_err(|_| IdentityError::Json)?;

@@ -102,6 +102,11 @@ impl State {
         self.changes.subscribe()
     }
 
+    /// Tells of a change that is not in the documents: listeners have opened.
+    pub fn tell(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     /// The versions at hand, in force or not: instance, server, issue number; 0 for none.
     #[must_use]
     pub fn at_hand(&self) -> (u64, u64, u64) {
@@ -281,7 +286,7 @@ impl State {
         let new = Arc::new(InForce::new(instance, server, identity, bundle.clone(), tls, problem));
         self.show(&new);
         self.in_force.store(Some(new));
-        self.changes.send_modify(|count| *count += 1);
+        self.tell();
         Ok(())
     }
 
@@ -293,6 +298,8 @@ impl State {
         self.metrics.server_version.set(server.version);
         self.metrics.configuration_expires.set(new.expires_at().as_second());
         self.metrics.leaf_expires.set(leaf.not_after.as_second());
+        let signing = new.identity.signing.values().map(|leaf| leaf.facts().not_after.as_second());
+        self.metrics.signing_leaf_expires.set(signing.min().unwrap_or(0));
         info!(
             instance_version = instance.version,
             server_version = server.version,
@@ -305,18 +312,16 @@ impl State {
     }
 }
 
-/// Why an identity cannot be used under the authorities at hand.
+/// Why an identity cannot be used under the authorities at hand. A guest's leaf is no reason: it would hold up the renewal of the
+/// owner's and take the server from all others whom it serves. Peers judge it, and refuse that guest alone.
 fn unfit(identity: &OwnIdentity, bundle: Option<&Bundle>, now: Timestamp) -> Option<String> {
     let bundle = bundle?;
     let (leaf, intermediates) = identity.authentication.chain.split_first()?;
     if let Err(error) = verify_leaf(leaf, intermediates, bundle, Usage::Authentication, now) {
         return Some(error.to_string());
     }
-    identity
-        .signing
-        .values()
-        .find_map(|leaf| verify_leaf(leaf.leaf_der(), &[], bundle, Usage::Signing, now).err())
-        .map(|error| error.to_string())
+    let owners = verify_leaf(identity.owners_signer()?.leaf_der(), &[], bundle, Usage::Signing, now);
+    owners.err().map(|error| error.to_string())
 }
 
 /// An error with its sources, in one line.

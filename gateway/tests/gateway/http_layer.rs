@@ -1,8 +1,11 @@
 //! The HTTP layer (checklist T205 to T208, T216) and bytes that are no HTTP, on both ports.
 
+use std::sync::atomic::Ordering;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::support::alone::{count_panics, is_alone, resident};
 use crate::support::base::{BASE, CLIENT, PETS, call, mark};
 use crate::support::http::{raw, read, read_next, request};
 
@@ -111,6 +114,13 @@ async fn requests_in_a_row_on_one_connection() {
 /// Bytes that are no request, and a call after each that must work.
 #[tokio::test]
 async fn no_bytes_hurt_either_port() {
+    if !is_alone("http_layer::no_bytes_hurt_either_port").await {
+        return;
+    }
+    let panics = count_panics();
+    // What the hook sees of a task that nobody waits for.
+    let _ = tokio::spawn(async { panic!("on purpose") }).await;
+    assert_eq!(panics.swap(0, Ordering::Relaxed), 1);
     let long = "A".repeat(70_000);
     let garbage: Vec<Vec<u8>> = vec![
         b"\0".to_vec(),
@@ -128,7 +138,7 @@ async fn no_bytes_hurt_either_port() {
         (0..=255).collect(),
         [0xff; 1000].to_vec(),
     ];
-    for address in [BASE.client, BASE.server] {
+    let round = async |address| {
         for bytes in &garbage {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let _ = stream.write_all(bytes).await;
@@ -139,5 +149,16 @@ async fn no_bytes_hurt_either_port() {
             assert!(ended.is_ok(), "still open after {:?}", &bytes[..bytes.len().min(40)]);
         }
         assert_eq!(call("GET", PETS, &[], None).await.status, 200);
+    };
+    // What is made once is made in the first round.
+    round(BASE.client).await;
+    round(BASE.server).await;
+    let before = resident();
+    for _ in 0..20 {
+        round(BASE.client).await;
+        round(BASE.server).await;
     }
+    let grown = resident().saturating_sub(before);
+    assert_eq!(panics.load(Ordering::Relaxed), 0);
+    assert!(grown < 8 << 20, "grew by {} KiB", grown >> 10);
 }

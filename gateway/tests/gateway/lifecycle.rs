@@ -5,11 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use saatkond_pki::leaf::Usage;
 use saatkond_wire::configuration::AuthorityEntry;
 use saatkond_wire::document;
+use saatkond_wire::identity::SecretText;
+use saatkond_wire::leaf_name::LeafName;
+
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::eventually;
-use crate::support::federation::{authority, consumer, member, replace, whole};
+use crate::support::federation::{authority, consumer, issue, member, provider, replace, whole};
 use crate::support::http::{raw, request};
 use crate::support::link::FakeLink;
 use crate::support::pair::{PETS, Pair};
@@ -286,6 +291,191 @@ async fn the_poll_is_the_receipt_and_comes_after_the_swap() {
 }
 
 #[tokio::test]
+async fn an_expired_leaf_of_a_guest_is_the_guests_alone() {
+    let mut pair = Pair::declare().await;
+    let guest = member("ÖÄ").subsystem("PROV");
+    let mut host = pair.federation.site("100", "HOST", &[provider(), guest.clone()]);
+    for client in [provider(), guest] {
+        let url = format!("http://{}/v2", pair.system.address);
+        host.service(&client, "hosted", &url, vec![whole(consumer())]);
+    }
+    pair.federation.write_instance(&host);
+    pair.federation.write_server(&host);
+    let expired = |identity: &mut saatkond_wire::identity::Identity, code: &str| {
+        let past = Timestamp::now() - SignedDuration::from_mins(6);
+        let signing = identity.signing.iter_mut().find(|it| it.member.member_code == code).unwrap();
+        let server = identity.server.clone();
+        let name = LeafName::Signing { member: signing.member.clone(), server, issue: signing.credential.issue_number };
+        let life = SignedDuration::from_mins(4);
+        let (leaf, key) = issue(&pair.federation.authority, Usage::Signing, &name, &[], past, life);
+        signing.credential.certificate = leaf;
+        signing.credential.key = SecretText::new(key.to_pkcs8_pem().to_string());
+    };
+    // A whole gateway has to start with it, and another leaf of the owner's to be taken up with it.
+    for issue in [1, 2] {
+        host.issue = issue;
+        let mut identity = pair.federation.identity(&host);
+        expired(&mut identity, "ÖÄ");
+        host.write_identity(&identity);
+        if issue == 1 {
+            host.start(pair.federation.settings(&host)).await;
+        }
+        let context = &host.gateway.as_ref().unwrap().context;
+        let in_use = || context.state.current().map(|current| current.identity.issue_number);
+        eventually("in use", in_use, async || in_use() == Some(issue)).await;
+        assert_eq!(probe(host.admin, "/readyz").await, (200, "ok\n".into()));
+    }
+    assert!(probe(host.admin, "/metrics").await.1.contains("signing_leaves_not_valid 1\n"));
+    pair.federation.start(&mut pair.ss2).await;
+    assert_eq!(pair.call("/r1/INST/GOV/100/PROV/hosted").await.status, 200);
+    let guests = pair.call("/r1/INST/GOV/%C3%96%C3%84/PROV/hosted").await;
+    guests.assert_error("server.serverproxy.service_failed.cannot_create_signature");
+    // The owner's is everybody's.
+    host.stop().await;
+    let mut identity = pair.federation.identity(&host);
+    expired(&mut identity, "100");
+    host.write_identity(&identity);
+    std::fs::remove_file(host.dir.join("state/identity.json")).unwrap();
+    let gateway = Arc::new(saatkond_gateway::run::Gateway::new(pair.federation.settings(&host)).unwrap());
+    let serving = gateway.clone();
+    let task = tokio::spawn(async move { serving.serve().await.unwrap() });
+    let not_ready =
+        async || saatkond_gateway::probes::not_ready(&gateway.context).is_some_and(|why| why.contains("expired"));
+    eventually("not ready", || saatkond_gateway::probes::not_ready(&gateway.context), not_ready).await;
+    task.abort();
+}
+
+/// What a start waits for that the link has named, and that never comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Document,
+    LeafAndLink,
+}
+
+#[tokio::test]
+async fn a_start_does_not_wait_for_ever_for_what_the_link_has_named() {
+    for missing in [Missing::Document, Missing::LeafAndLink] {
+        let mut pair = Pair::start().await;
+        pair.ss2.stop().await;
+        let mut link = Some(FakeLink::start(&pair.federation, 1).await);
+        let mut refused = pair.federation.instance.clone();
+        (refused.version, refused.format) = (9, 99);
+        let refused = document::sign(&refused, &pair.federation.key).unwrap().packed;
+        let named = link.as_ref().unwrap();
+        match missing {
+            Missing::Document => named.publish(refused, 9),
+            Missing::LeafAndLink => named.issue(2),
+        }
+        let mut settings = pair.federation.settings(&pair.ss2);
+        settings.link_url = named.url();
+        settings.behind_after = Duration::from_secs(2);
+        // It has a peer to ask, and never gives up on it.
+        settings.alone_after = Duration::from_hours(1);
+        let gateway = Arc::new(saatkond_gateway::run::Gateway::new(settings).unwrap());
+        let (serving, context) = (gateway.clone(), gateway.context.clone());
+        tokio::spawn(async move { serving.serve().await.unwrap() });
+        let asked = || link.as_ref().is_some_and(|link| !link.polls().is_empty());
+        eventually("the link has been asked", || missing, async || asked()).await;
+        assert!(!context.is_serving.load(Ordering::Acquire), "{missing:?}");
+        if missing == Missing::LeafAndLink {
+            link = None;
+        }
+        let serves = async || context.is_serving.load(Ordering::Acquire);
+        eventually("it serves on its peer's word", || missing, serves).await;
+        assert_eq!(context.state.at_hand().0, 1);
+        pair.ss2.gateway = Some(gateway);
+        assert_eq!(pair.call(PETS).await.status, 200, "{missing:?}");
+        pair.ss2.stop().await;
+        drop(link);
+    }
+}
+
+#[tokio::test]
+async fn a_start_without_having_met_anybody_is_stated_when_the_link_is_back() {
+    let mut pair = Pair::declare().await;
+    let link = FakeLink::start(&pair.federation, 1).await;
+    // As good as no link: what it names never comes. There is no peer.
+    link.issue(2);
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    (settings.link_url, settings.behind_after) = (link.url(), Duration::ZERO);
+    let before = Timestamp::now();
+    pair.ss2.start(settings).await;
+    let stated = || link.polls().iter().find_map(|poll| poll.loaded.clone());
+    eventually("a receipt", stated, async || stated().is_some()).await;
+    let alone = stated().unwrap().started_alone.unwrap();
+    assert!((before..=Timestamp::now()).contains(&alone), "{alone}");
+    assert!(pair.ss2.metrics().contains("started_alone 1"));
+    let (_pair, link) = linked().await;
+    let met = link.polls().iter().filter_map(|poll| poll.loaded.clone()).all(|loaded| loaded.started_alone.is_none());
+    assert!(met, "{:?}", link.polls());
+}
+
+/// A pair whose consumer's server runs on a link that has published what it holds.
+async fn linked() -> (Pair, FakeLink) {
+    let mut pair = Pair::declare().await;
+    let link = FakeLink::start(&pair.federation, 1).await;
+    link.publish(pair.federation.packed_instance(), 1);
+    link.publish_server(pair.federation.packed_server(&pair.ss2), 1);
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    settings.link_url = link.url();
+    pair.ss2.start(settings).await;
+    let stated = async || link.polls().iter().any(|poll| poll.loaded.is_some());
+    eventually("the first receipt", || link.polls(), stated).await;
+    (pair, link)
+}
+
+#[tokio::test]
+async fn what_the_link_names_and_cannot_be_had_is_not_asked_for_in_a_loop() {
+    let (mut pair, link) = linked().await;
+    let rejected =
+        |reason: &str| pair.ss2.metrics().contains(&format!("updates_rejected_total{{reason=\"{reason}\"}} 1"));
+    // A leaf whose mount is late.
+    let before = link.polls().len();
+    link.issue(2);
+    let told = async || link.polls().last().unwrap().told.issue_number == 2;
+    eventually("it is told of the leaf", || link.polls().len(), told).await;
+    // A document that this version must refuse.
+    let unreadable = |c: &mut saatkond_wire::configuration::InstanceConfiguration| (c.version, c.format) = (9, 99);
+    let mut refused = pair.federation.instance.clone();
+    unreadable(&mut refused);
+    link.publish(document::sign(&refused, &pair.federation.key).unwrap().packed, 9);
+    eventually("it is refused", || pair.ss2.metrics(), async || rejected("format")).await;
+    let told = async || link.polls().last().unwrap().told.instance_version == 9;
+    eventually("it is told of the document", || link.polls().len(), told).await;
+    // What can be had is taken at once, by the poll that is held, and stated.
+    pair.federation.instance.version = 10;
+    link.publish(pair.federation.packed_instance(), 10);
+    pair.ss2.issue = 2;
+    pair.federation.write_identity(&pair.ss2);
+    let stated = async || {
+        let last = link.polls().last().unwrap().loaded.clone().unwrap();
+        (last.instance_version, last.leaf_issue_number) == (10, 2)
+    };
+    eventually("both are stated", || link.polls().len(), stated).await;
+    // One for each answer that named something, one for each receipt, and one for each that a receipt cut short.
+    let polls = link.polls().len() - before;
+    assert!(polls <= 8, "{polls} polls: {:?}", link.polls());
+}
+
+#[tokio::test]
+async fn a_link_that_answers_at_once_without_need_is_asked_ever_less_often() {
+    let (pair, link) = linked().await;
+    link.forget_what_was_told();
+    link.issue(2);
+    let (begun, before) = (std::time::Instant::now(), link.polls().len());
+    eventually("three more polls", || link.polls().len(), async || link.polls().len() >= before + 3).await;
+    // The pauses between them: at least half of 0.5, 1 and 2 s, whatever came before the first of them.
+    assert!(begun.elapsed() >= Duration::from_millis(1750), "{:?}", begun.elapsed());
+    drop(pair);
+}
+
+#[tokio::test]
 async fn a_link_that_is_no_link_is_not_believed() {
     let mut pair = Pair::declare().await;
     let mut imposter = Pair::declare().await;
@@ -317,6 +507,44 @@ async fn a_start_without_the_link_takes_the_newer_document_of_a_peer() {
     pair.ss2.start(settings).await;
     assert!(pair.ss2.metrics().contains("instance_version 5"));
     assert!(pair.ss2.metrics().contains("started_alone 0"));
+    assert_eq!(pair.call(PETS).await.status, 200);
+}
+
+/// Also: exchanges beyond what fits into a server's memory are refused before they are taken.
+#[tokio::test]
+async fn callers_that_hang_up_give_their_places_back() {
+    let mut pair = Pair::declare().await;
+    let url = format!("http://{}/v2", pair.system.address);
+    pair.ss1.service(&provider(), "patient", &url, vec![whole(consumer())]).timeout_seconds = 0;
+    pair.federation.write_instance(&pair.ss1);
+    pair.federation.write_server(&pair.ss1);
+    pair.federation.write_identity(&pair.ss1);
+    let mut settings = pair.federation.settings(&pair.ss1);
+    settings.memory_limit = Some(4 << 20);
+    pair.ss1.start(settings).await;
+    pair.federation.start(&mut pair.ss2).await;
+    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.exchanges;
+    let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
+    let mut callers = Vec::new();
+    for number in 0..places {
+        let mut caller = tokio::net::TcpStream::connect(pair.ss2.client).await.unwrap();
+        // Some with a body that is read while the request is handled.
+        let body = (number % 2 == 1).then(|| vec![b'x'; 100_000]);
+        let target = "/r1/INST/GOV/100/PROV/patient/silent";
+        caller.write_all(&request("POST", target, &headers, body.as_deref())).await.unwrap();
+        callers.push(caller);
+    }
+    let metrics = || (pair.ss1.metrics(), pair.ss2.metrics());
+    let asked = async || pair.system.asked("/silent").len() == places;
+    eventually("all are under way", || pair.system.asked("/silent").len(), asked).await;
+    pair.call(PETS).await.assert_error("server.clientproxy.io_error");
+    assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"too_many_exchanges\"} 3"), "{:?}", metrics());
+    drop(callers);
+    let none = |metrics: &str, side: &str| metrics.contains(&format!("in_flight{{side=\"{side}\"}} 0"));
+    let free = async || none(&pair.ss1.metrics(), "server") && none(&pair.ss2.metrics(), "client");
+    eventually("none is under way", metrics, free).await;
+    let counted = format!("exchanges_total{{side=\"client\",outcome=\"caller_gone\"}} {places}");
+    assert!(pair.ss2.metrics().contains(&counted), "{}", pair.ss2.metrics());
     assert_eq!(pair.call(PETS).await.status, 200);
 }
 

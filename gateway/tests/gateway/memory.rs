@@ -6,35 +6,17 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::support::alone::{is_alone, resident};
+use crate::support::eventually;
 use crate::support::http::request;
 use crate::support::pair::{PETS, Pair};
 
 const LENGTH: usize = 100 << 20;
 const CLIENT: (&str, &str) = ("X-Road-Client", "INST/GOV/200/CONS");
 
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
-/// Runs in a process of its own: other tests of this binary would be measured too.
 #[tokio::test]
 async fn a_hundred_mebibytes_each_way() {
-    const NAME: &str = "memory::a_hundred_mebibytes_each_way";
-    if std::env::var_os("SAATKOND_TEST_ALONE").is_none() {
-        let output = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture"])
-            .env("SAATKOND_TEST_ALONE", "1")
-            .output()
-            .await
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+    if !is_alone("memory::a_hundred_mebibytes_each_way").await {
         return;
     }
     let pair = Pair::start().await;
@@ -82,4 +64,56 @@ async fn a_hundred_mebibytes_each_way() {
     sender.send(()).unwrap();
     let grown = watching.await.unwrap().saturating_sub(before);
     assert!(grown < 32 << 20, "grew by {} KiB", grown >> 10);
+}
+
+/// Callers that send all but the last byte of a short body, and then nothing.
+#[tokio::test]
+async fn many_slow_bodies() {
+    const LIMIT: u64 = 64 << 20;
+    const SHORT: usize = 64 << 10;
+    if !is_alone("memory::many_slow_bodies").await {
+        return;
+    }
+    let mut pair = Pair::declare().await;
+    pair.federation.start(&mut pair.ss1).await;
+    pair.federation.write_instance(&pair.ss2);
+    pair.federation.write_server(&pair.ss2);
+    pair.federation.write_identity(&pair.ss2);
+    let mut settings = pair.federation.settings(&pair.ss2);
+    settings.memory_limit = Some(LIMIT);
+    pair.ss2.start(settings).await;
+    assert_eq!(pair.post(PETS, &vec![1; SHORT]).await.status, 200);
+    let before = resident();
+    let length = SHORT.to_string();
+    let mut bytes = request("POST", &format!("{PETS}/slow"), &[CLIENT, ("Content-Length", &length)], None);
+    bytes.resize(bytes.len() + SHORT - 1, b'x');
+    let bytes: std::sync::Arc<[u8]> = bytes.into();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..1500 {
+        let (address, bytes) = (pair.ss2.client, bytes.clone());
+        callers.spawn(async move {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&bytes).await?;
+            // Open for as long as the test is.
+            stream.read_u8().await
+        });
+    }
+    let context = &pair.ss2.gateway.as_ref().unwrap().context;
+    let bound = context.capacity.held;
+    assert!(bound <= LIMIT / 4);
+    // Until nothing more comes: whoever could be taken has been.
+    let (mut last, mut same) = (0, 0);
+    let settled = async || {
+        let total = context.held.total();
+        same = if total == last { same + 1 } else { 0 };
+        last = total;
+        total > bound / 4 * 3 && same > 50
+    };
+    eventually("all that there is room for is held", || context.held.total(), settled).await;
+    let grown = resident().saturating_sub(before);
+    // What is held, a read buffer for each that is served, and what the other half of this process needs for them.
+    assert!(grown < 32 << 20, "grew by {} KiB", grown >> 10);
+    callers.shutdown().await;
+    eventually("given back", || context.held.total(), async || context.held.total() == 0).await;
+    assert_eq!(pair.call(PETS).await.status, 200);
 }

@@ -17,11 +17,20 @@ use crate::support::eventually;
 use crate::support::federation::{Federation, authority, consumer, issue, member, provider, whole};
 use crate::support::http::{raw, request};
 use crate::support::information_system::InformationSystem;
+use crate::support::log::Log;
 use crate::support::pair::{PETS, Pair};
-use crate::support::rogue::{Client, Leaf, authentication, batched, rest, serve, signed, signing, unsigned};
+use crate::support::rogue::{
+    Client, Leaf, TurnsAway, authentication, batched, rest, serve, signed, signing, turn_away, unsigned,
+};
 
 fn server(owner: &str, code: &str) -> ServerId {
     ServerId { owner: member(owner), server_code: code.into() }
+}
+
+/// All refusals of peers that were counted.
+fn refused_so_far(metrics: &str) -> usize {
+    let lines = metrics.lines().filter(|line| line.starts_with("saatkond_gateway_peers_refused_total"));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
 }
 
 fn leaf_at(authority: &Authority, usage: Usage, name: &LeafName, now: Timestamp) -> Leaf {
@@ -31,6 +40,8 @@ fn leaf_at(authority: &Authority, usage: Usage, name: &LeafName, now: Timestamp)
 
 #[tokio::test]
 async fn bad_certificates_are_refused_with_a_reason_that_is_counted() {
+    let log = Log::default();
+    let _guard = log.start();
     let pair = Pair::start().await;
     let (own, foreign) = (&pair.federation.authority, authority(7));
     let now = Timestamp::now();
@@ -53,6 +64,8 @@ async fn bad_certificates_are_refused_with_a_reason_that_is_counted() {
         ("no_name", odd),
         ("self_signed", self_signed("x", &name.to_string())),
     ];
+    let warnings = || log.warnings_but("saatkond_gateway::link");
+    let (mut counted_so_far, mut lines) = (0, warnings().len());
     for (reason, leaf) in cases {
         let message =
             signed(&rest("GET", PETS, &consumer()), b"", &signing(own, &member("200"), &server("200", "SS2")));
@@ -65,12 +78,22 @@ async fn bad_certificates_are_refused_with_a_reason_that_is_counted() {
         let counted = format!("peers_refused_total{{reason=\"{reason}\"}}");
         let metrics = || pair.ss1.metrics();
         eventually(reason, metrics, async || pair.ss1.metrics().contains(&counted)).await;
+        // Once, with the reason, in the metrics and in the log.
+        counted_so_far += 1;
+        eventually(reason, metrics, async || refused_so_far(&pair.ss1.metrics()) >= counted_so_far).await;
+        let refusals = warnings();
+        assert!(refusals[lines..].len() == 1 && refusals[lines].contains(reason), "{reason}: {refusals:?}");
+        lines = refusals.len();
     }
     let refused = match Client::connect(pair.ss1.server_address, None).await {
         Ok(mut client) => client.exchange(Vec::new()).await.is_err(),
         Err(_) => true,
     };
     assert!(refused, "no certificate");
+    let metrics = || pair.ss1.metrics();
+    let counted = async || pair.ss1.metrics().contains("peers_refused_total{reason=\"no_certificate\"} 1");
+    eventually("no certificate", metrics, counted).await;
+    assert_eq!(refused_so_far(&pair.ss1.metrics()), counted_so_far + 1, "{}", pair.ss1.metrics());
     assert!(pair.system.asked("").is_empty());
     assert_eq!(pair.call(PETS).await.status, 200, "and the good peer is served");
 }
@@ -338,6 +361,46 @@ async fn t038_t160_t161_t162_t166_several_servers_of_one_provider() {
     pinned.assert_error("server.clientproxy.network_error");
     sites[b].stop().await;
     call("", None).await.assert_error("server.clientproxy.network_error");
+}
+
+#[tokio::test]
+async fn a_request_that_a_server_has_not_taken_is_taken_by_another() {
+    let system = InformationSystem::start().await;
+    let mut federation = Federation::new();
+    let away = federation.site("100", "A", &[provider()]);
+    let mut there = federation.site("100", "B", &[provider()]);
+    there.service(&provider(), "pets", &format!("http://{}/B", system.address), vec![whole(consumer())]);
+    let mut ss2 = federation.site("200", "SS2", &[consumer()]);
+    federation.start(&mut there).await;
+    federation.start(&mut ss2).await;
+    let client = ss2.client;
+    let call = async |path: &str, pinned: Option<&str>| {
+        let mut headers = vec![("X-Road-Client", "INST/GOV/200/CONS")];
+        headers.extend(pinned.map(|server| ("X-Road-Security-Server", server)));
+        raw(client, &request("POST", &format!("{PETS}{path}"), &headers, Some(b"body"))).await
+    };
+    let leaf = authentication(&federation.authority, &away.id);
+    // What the first may have acted on goes to nobody else.
+    let rogue = turn_away(away.server_address, &leaf, TurnsAway::Broken).await;
+    let before = system.asked("/broken").len();
+    let answers = [call("/broken", None).await, call("/broken", None).await];
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert_eq!((failed.len(), system.asked("/broken").len() - before), (1, 1), "{answers:?}");
+    failed[0].assert_error("server.clientproxy.io_error");
+    rogue.abort();
+    let _ = rogue.await;
+    for how in [TurnsAway::Refused, TurnsAway::Leaving] {
+        let rogue = turn_away(away.server_address, &leaf, how).await;
+        // Each begins with another server.
+        for _ in 0..4 {
+            let answer = call("", None).await;
+            assert_eq!((answer.status, answer.json()["target"].as_str()), (200, Some("/B")), "{how:?}: {answer:?}");
+        }
+        let pinned = call("/pinned", Some("INST/GOV/100/A")).await;
+        assert!(pinned.has("X-Road-Error") && system.asked("/pinned").is_empty(), "{how:?}: {pinned:?}");
+        rogue.abort();
+        let _ = rogue.await;
+    }
 }
 
 #[tokio::test]

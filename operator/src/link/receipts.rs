@@ -52,6 +52,7 @@ pub fn judge(
         leaf_issue_number: loaded.leaf_issue_number,
         leaf_serial: loaded.leaf_serial.clone(),
         oldest_session: loaded.oldest_session.map(|at| Time(whole_seconds(at))),
+        started_alone: loaded.started_alone.map(|at| Time(whole_seconds(at))),
         highest_format,
         reported_at: Some(Time(whole_seconds(now))),
     };
@@ -219,6 +220,7 @@ mod tests {
             leaf_issue_number: issue,
             leaf_serial: "s".into(),
             oldest_session: Some(at("2026-01-01T00:00:00.5Z")),
+            started_alone: None,
         }
     }
 
@@ -267,6 +269,16 @@ mod tests {
         let other = Loaded { bundle_hash: "other".into(), ..loaded(5, 5, 5, 5) };
         assert!(matches!(judge(Some(&old), &process(1), &other, 1, at(NOW)), Judgement::Store(_)));
         assert!(matches!(judge(Some(&old), &process(1), &loaded(5, 5, 5, 5), 2, at(NOW)), Judgement::Store(_)));
+    }
+
+    #[test]
+    fn a_start_without_having_met_anybody_is_stored_once() {
+        let alone = Loaded { started_alone: Some(at("2026-01-01T00:00:00.5Z")), ..loaded(5, 5, 5, 5) };
+        let old = stored(1, &alone);
+        assert_eq!(old.started_alone, Some(Time(at("2026-01-01T00:00:00Z"))));
+        assert_eq!(judge(Some(&old), &process(1), &alone, 1, at(NOW)), Judgement::Same);
+        let met = stored(1, &loaded(5, 5, 5, 5));
+        assert!(matches!(judge(Some(&met), &process(1), &alone, 1, at(NOW)), Judgement::Store(_)));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
@@ -35,7 +36,8 @@ use super::tls::CurrentTls;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// Bounds of the endpoint.
+/// Bounds of the endpoint. A connection with a poll held open takes about 48 KiB (TLS, HTTP/2, the poll itself): 4,000 of them fit three
+/// quarters of the default limit of 256 MiB, and the rest is for documents and caches. Beyond that, more replicas.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections open at once; further ones wait in the kernel's queue.
@@ -44,13 +46,24 @@ pub struct Limits {
     pub handshake: Duration,
     /// Requests at once on one connection.
     pub streams: u32,
+    /// How long a connection may be open without a request, by a peer whose key is registered. Gateways poll all the time.
+    pub idle: Duration,
+    /// The same for any other: whoever holds some key can open a connection, and must not hold its place.
+    pub idle_unregistered: Duration,
     /// Time for connections to end by themselves at shutdown.
     pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 20_000, handshake: Duration::from_secs(10), streams: 8, drain: Duration::from_secs(10) }
+        Self {
+            connections: 4_000,
+            handshake: Duration::from_secs(10),
+            streams: 8,
+            idle: Duration::from_mins(2),
+            idle_unregistered: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+        }
     }
 }
 
@@ -84,6 +97,73 @@ impl LinkState {
 /// SHA-256 of the peer's SubjectPublicKeyInfo, in lower-case hex.
 #[derive(Debug, Clone)]
 struct PeerKey(Arc<str>);
+
+/// What is going on on a connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Activity {
+    /// Requests under way.
+    requests: usize,
+    /// A request was refused because nobody has registered the key.
+    is_unknown: bool,
+}
+
+/// How long the answer to such a request may take to go out.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// A request under way, until it is dropped.
+struct UnderWay(watch::Sender<Activity>);
+
+impl UnderWay {
+    fn new(activity: watch::Sender<Activity>) -> Self {
+        activity.send_modify(|activity| activity.requests += 1);
+        Self(activity)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|activity| activity.requests -= 1);
+    }
+}
+
+/// Keeps the connection's books.
+async fn note(Extension(activity): Extension<watch::Sender<Activity>>, request: Request, next: Next) -> Response {
+    let _under_way = UnderWay::new(activity.clone());
+    let response = next.run(request).await;
+    if response.extensions().get::<UnknownKey>().is_some() {
+        activity.send_modify(|activity| activity.is_unknown = true);
+    }
+    response
+}
+
+/// Marks an answer after which the connection has to go.
+#[derive(Clone)]
+struct UnknownKey;
+
+/// Ends when the connection has been idle for too long, or its peer has been refused for good.
+async fn is_over(state: &LinkState, limits: Limits, peer: &PeerKey, mut activity: watch::Receiver<Activity>) {
+    loop {
+        let now = *activity.borrow_and_update();
+        let is_registered = state.peers.find(&peer.0, state.clock.now()).is_some();
+        let wait = match now {
+            Activity { is_unknown: true, .. } => Some(LAST_WORD),
+            Activity { requests: 0, .. } if is_registered => Some(limits.idle),
+            Activity { requests: 0, .. } => Some(limits.idle_unregistered),
+            Activity { .. } => None,
+        };
+        let waiting = async {
+            match wait {
+                Some(wait) => state.clock.pause(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = waiting => return,
+            // The sender lives as long as the connection.
+            more = activity.changed(), if !now.is_unknown => if more.is_err() { return },
+        }
+    }
+}
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +212,12 @@ impl From<StoreError> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, reason) = self.words();
-        (status, Json(Refusal { reason: reason.to_owned(), message: self.to_string() })).into_response()
+        let refusal = Json(Refusal { reason: reason.to_owned(), message: self.to_string() });
+        let mut response = (status, refusal).into_response();
+        if matches!(self, Self::UnknownKey) {
+            response.extensions_mut().insert(UnknownKey);
+        }
+        response
     }
 }
 
@@ -142,6 +227,7 @@ fn router(state: Arc<LinkState>) -> Router {
         .route(POLL_PATH, post(poll))
         .route(GOODBYE_PATH, post(goodbye))
         .layer(DefaultBodyLimit::max(MAX_POLL_BYTES))
+        .layer(from_fn(note))
         .with_state(state)
 }
 
@@ -192,8 +278,7 @@ async fn answer(state: &LinkState, peer: &PeerKey, body: &Bytes) -> Result<PollA
         // Known as it was when the poll came, or as it is now. A server that is gone gets nothing more.
         let server = state.peers.find(&peer.0, state.clock.now()).ok_or(Refused::UnknownKey)?;
         let answer = compose(&poll, &pair, issue_number(&server));
-        let news = answer.instance.is_some() || answer.server.is_some() || answer.issue_number > poll.have_issue_number;
-        if news || wait.is_zero() {
+        if poll.is_news(&answer.names()) || wait.is_zero() {
             return Ok(answer);
         }
         tokio::select! {
@@ -305,23 +390,29 @@ pub async fn serve(listener: TcpListener, tls: Arc<CurrentTls>, state: Arc<LinkS
             },
         };
         let Some(config) = tls.get() else { continue };
-        let (app, server, watcher, metrics) = (app.clone(), server.clone(), graceful.watcher(), state.metrics.clone());
+        let (app, server, watcher, state) = (app.clone(), server.clone(), graceful.watcher(), state.clone());
         tokio::spawn(async move {
-            metrics.link_connections.inc();
+            state.metrics.link_connections.inc();
             let shaken = tokio::time::timeout(limits.handshake, shake(stream, config)).await;
             match shaken {
                 Ok(Ok((stream, peer))) => {
-                    let service = ServiceBuilder::new().layer(Extension(peer)).service(app);
+                    let activity = watch::Sender::new(Activity::default());
+                    let over = is_over(&state, limits, &peer, activity.subscribe());
+                    let service = ServiceBuilder::new();
+                    let service = service.layer(Extension(peer.clone())).layer(Extension(activity)).service(app);
                     let service = TowerToHyperService::new(service);
                     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-                    if let Err(error) = watcher.watch(connection).await {
-                        tracing::debug!(error = %error, "a connection ended badly");
+                    tokio::select! {
+                        result = watcher.watch(connection) => if let Err(error) = result {
+                            tracing::debug!(error = %error, "a connection ended badly");
+                        },
+                        () = over => tracing::debug!(key = &*peer.0, "a connection was closed: idle, or of an unknown key"),
                     }
                 }
                 Ok(Err(error)) => tracing::debug!(error = %error, "a handshake failed"),
                 Err(_) => tracing::debug!("a handshake took too long"),
             }
-            metrics.link_connections.dec();
+            state.metrics.link_connections.dec();
             drop(place);
         });
     }

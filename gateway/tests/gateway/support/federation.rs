@@ -255,6 +255,8 @@ impl Federation {
             anchor_keys: vec![self.key.public()],
             files_interval: Duration::from_millis(50),
             alone_after: Duration::ZERO,
+            behind_after: Duration::from_hours(1),
+            memory_limit: Some(256 << 20),
             drain_delay: Duration::ZERO,
             drain_bound: Duration::from_secs(5),
         }

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use saatkond_pki::leaf::Usage;
 use saatkond_pki::pem;
 use saatkond_wire::leaf_name::LeafName;
-use saatkond_wire::link::{GOODBYE_PATH, Goodbye, POLL_PATH, Poll, PollAnswer};
+use saatkond_wire::link::{GOODBYE_PATH, Goodbye, POLL_PATH, Poll, PollAnswer, Told};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ struct Published {
     instance: Option<(Vec<u8>, u64)>,
     server: Option<(Vec<u8>, u64)>,
     issue_number: u64,
+    is_forgetful: bool,
 }
 
 pub struct FakeLink {
@@ -89,6 +90,16 @@ impl FakeLink {
         self.published.send_modify(|published| published.server = Some((packed, version)));
     }
 
+    /// A leaf has been stored for the server.
+    pub fn issue(&self, issue_number: u64) {
+        self.published.send_modify(|published| published.issue_number = issue_number);
+    }
+
+    /// From now on every poll ends at once that is behind, whatever it says that it was told.
+    pub fn forget_what_was_told(&self) {
+        self.published.send_modify(|published| published.is_forgetful = true);
+    }
+
     pub fn polls(&self) -> Vec<Poll> {
         self.polls.lock().unwrap().clone()
     }
@@ -115,8 +126,14 @@ async fn answer(
     polls.lock().unwrap().push(poll.clone());
     let mut changes = published.subscribe();
     let newer = |published: &Published| {
-        published.instance.as_ref().is_some_and(|(_, version)| *version > poll.have_instance_version)
-            || published.server.as_ref().is_some_and(|(_, version)| *version > poll.have_server_version)
+        let version = |part: &Option<(Vec<u8>, u64)>| part.as_ref().map_or(0, |(_, version)| *version);
+        let now = Told {
+            instance_version: version(&published.instance),
+            server_version: version(&published.server),
+            issue_number: published.issue_number,
+        };
+        let poll = Poll { told: if published.is_forgetful { Told::default() } else { poll.told }, ..poll.clone() };
+        poll.is_news(&now)
     };
     let wait = Duration::from_secs(poll.wait_seconds.into());
     let _ = tokio::time::timeout(wait, changes.wait_for(newer)).await;

@@ -1,10 +1,12 @@
 //! A federation on loopback.
 
+pub mod alone;
 pub mod base;
 pub mod federation;
 pub mod http;
 pub mod information_system;
 pub mod link;
+pub mod log;
 pub mod pair;
 pub mod rogue;
 

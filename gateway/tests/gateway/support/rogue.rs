@@ -225,11 +225,43 @@ pub fn unsigned(rest: &[u8], body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A server of port 5500 that answers what `answer` makes of the REST part.
-pub async fn serve<F>(address: SocketAddr, leaf: &Leaf, answer: F)
-where
-    F: Fn(&[u8]) -> (StatusCode, &'static str, Vec<u8>) + Send + Sync + 'static,
-{
+/// How a server of port 5500 ends a request without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnsAway {
+    /// Says of the request that it was not processed.
+    Refused,
+    /// Leaves, and says that it has processed nothing.
+    Leaving,
+    /// Breaks off without a word about what it has done.
+    Broken,
+}
+
+/// A server of port 5500 that answers nothing.
+pub async fn turn_away(address: SocketAddr, leaf: &Leaf, how: TurnsAway) -> tokio::task::JoinHandle<()> {
+    let acceptor = acceptor(leaf);
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        // They end with it.
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            connections.spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                if how == TurnsAway::Leaving {
+                    connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                }
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_reset(match how {
+                        TurnsAway::Refused | TurnsAway::Leaving => h2::Reason::REFUSED_STREAM,
+                        TurnsAway::Broken => h2::Reason::INTERNAL_ERROR,
+                    });
+                }
+            });
+        }
+    })
+}
+
+fn acceptor(leaf: &Leaf) -> tokio_rustls::TlsAcceptor {
     let provider = saatkond_gateway::tls::provider();
     let (chain, key) = der(leaf);
     let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
@@ -239,7 +271,15 @@ where
         .with_single_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+}
+
+/// A server of port 5500 that answers what `answer` makes of the REST part.
+pub async fn serve<F>(address: SocketAddr, leaf: &Leaf, answer: F)
+where
+    F: Fn(&[u8]) -> (StatusCode, &'static str, Vec<u8>) + Send + Sync + 'static,
+{
+    let acceptor = acceptor(leaf);
     let listener = TcpListener::bind(address).await.unwrap();
     let answer = Arc::new(answer);
     tokio::spawn(async move {
