@@ -62,7 +62,6 @@ async fn a_federation_converges_stays_quiet_and_a_restart_writes_nothing() {
 
     // Quiet: not one write while nothing changes.
     quiet(&operator, Duration::from_secs(8)).await;
-    assert!(calls.count() > 30);
     assert_eq!(calls.without_right("saatkond-controller", support::SYSTEM), Vec::<String>::new(), "not in RBAC.md");
     // A restart finds everything as it should be.
     operator.end().await;

@@ -47,6 +47,12 @@ pub fn bed_with_controllers() -> &'static Bed {
     BED.get_or_init(|| start(&ApiServerOptions::with_controllers()))
 }
 
+/// The same, with further flags of the API server.
+pub fn bed_with_flags(flags: &[&str]) -> &'static Bed {
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    BED.get_or_init(|| start(&ApiServerOptions { api_server_flags: flags, ..ApiServerOptions::default() }))
+}
+
 fn start(options: &ApiServerOptions) -> Bed {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if std::env::var_os("OPERATOR_LOG").is_some() {
