@@ -68,6 +68,31 @@ fn nothing_is_granted_wholesale() {
     }
 }
 
+/// The compiler cannot say this of modules that several programs share.
+#[test]
+fn every_helper_of_tests_is_used_by_one() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let read = |folder: &std::path::Path| -> String {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.is_file()).map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    };
+    let (programs, helpers) = (read(&folder), read(&folder.join("support")));
+    let words = |text: &str, word: &str| {
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|found| *found == word).count()
+    };
+    let mut seen = 0;
+    for line in helpers.lines().map(str::trim_start) {
+        let Some(item) = line.strip_prefix("pub ") else { continue };
+        let item = item.trim_start_matches("async ").trim_start_matches("fn ").trim_start_matches("struct ");
+        let item = item.trim_start_matches("const ");
+        let name: String = item.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        seen += 1;
+        // Its own line is one; helpers use each other.
+        assert!(words(&programs, &name) > 0 || words(&helpers, &name) > 1, "{name} is used by no test");
+    }
+    assert!(seen > 30, "only {seen} items were looked at");
+}
+
 /// On an API server that also asks for the right on an owner's finalizers: who sets `blockOwnerDeletion` without it is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_controller_uses_every_right_and_needs_no_other() {
