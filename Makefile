@@ -74,8 +74,8 @@ chart: ## Test the Helm chart: lint, golden renders, refused values (UPDATE=1 wr
 	@$(STAGE) "chart" env UPDATE=$(UPDATE) cargo test --workspace --test chart
 
 .PHONY: crash
-crash: tools-api testbed ## Crash plans beyond those of `make test`: pairs of crashes, API faults
-	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --test crash -- --nocapture
+crash: tools-api testbed ## Crash plans beyond those of `make test`, 25 min: pairs of crashes, API faults, 5 min of idling
+	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --no-fail-fast --test crash --test idle -- --nocapture
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl

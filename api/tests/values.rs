@@ -1,6 +1,7 @@
 //! Objects as Rust values: defaults, choices, and what is written back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
+#[allow(dead_code, reason = "cases.rs uses all of it, and is compiled without this")]
 mod common;
 
 use common::{FILES, load};

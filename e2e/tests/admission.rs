@@ -198,6 +198,17 @@ fn the_plugin_admits_with_the_rights_it_states_and_no_others() {
         ["-n", "e2e-member", "get", "rolebinding", "saatkond-member-namespace", "-o", "jsonpath={.roleRef.name}"];
     assert_eq!(cluster.kubectl(&role).unwrap(), "saatkond-member-namespace");
 
+    // Of the namespace's other bindings it may neither change nor take away any.
+    for (verb, binding, may) in [
+        ("delete", "rolebindings/saatkond-member-namespace", true),
+        ("delete", "rolebindings/other", false),
+        ("patch", "rolebindings/other", false),
+        ("get", "rolebindings/other", false),
+    ] {
+        let account = "--as=system:serviceaccount:e2e-people:e2e-admitter";
+        let answer = cluster.kubectl(&["auth", "can-i", verb, binding, "-n", "e2e-member", account]);
+        assert_eq!(answer.is_ok(), may, "{verb} {binding}: {answer:?}");
+    }
     assert!(admitter(&["admit", "e2e-member", "EE/GOV/1", "EE/GOV/2", "--remove"]).status.success());
     assert_eq!(annotation(cluster, "e2e-member"), "");
     assert!(admitter(&["admit", "e2e-member", "--remove"]).status.success());

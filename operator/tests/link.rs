@@ -1,6 +1,8 @@
 //! The link on a real API server, with its own rights: who is answered, what with, and what is stored before.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, helpers of tests too")]
 
+#[path = "support/rights.rs"]
+mod rights;
 mod support;
 
 use std::net::SocketAddr;
@@ -72,6 +74,7 @@ struct Running {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
     authority: Authority,
+    calls: Arc<rights::Recorder>,
     _folder: tempfile::TempDir,
 }
 
@@ -94,7 +97,9 @@ async fn link(bed: &Bed, anchor: &str) -> Running {
 async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir) -> Running {
     let metrics = Arc::new(Metrics::new());
     let config = bed.account("saatkond-link").await;
-    let client = connect(config, metrics.api_requests.clone(), Hooks::default()).unwrap();
+    let calls = rights::Recorder::new();
+    let hooks = Hooks { fence: None, fault: Some(calls.clone()) };
+    let client = connect(config, metrics.api_requests.clone(), hooks).unwrap();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (readiness, stop) = (Readiness::default(), CancellationToken::new());
@@ -114,7 +119,7 @@ async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir) -> Ru
         readiness: readiness.clone(),
     };
     let task = tokio::spawn(link.run(stop.clone()));
-    let running = Running { address, readiness, stop, task, authority, _folder: folder };
+    let running = Running { address, readiness, stop, task, authority, calls, _folder: folder };
     until("the link is ready", Duration::from_secs(20), || async {
         let list = running.readiness.list();
         if list.is_empty() && TcpStream::connect(running.address).await.is_ok() {
@@ -317,6 +322,11 @@ async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
     assert_eq!(status, 200);
     tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
     support::remove(&admin, "lka").await;
+
+    // All this is all that the link does.
+    let account = "saatkond-link";
+    assert_eq!(link.calls.without_right(account, support::SYSTEM), Vec::<String>::new(), "not in RBAC.md");
+    assert_eq!(link.calls.without_use(account, support::SYSTEM), Vec::<rights::Row>::new(), "no request uses these");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,8 @@ const RIGHTS: &str = "\
 Rights needed: those of the ClusterRole saatkond-admitter of the chart:
   admit          trustanchors.saatkond.io (all, or the one named as the instance in lower case)
   get, patch     namespaces
-  get, create, patch, delete  rolebindings.rbac.authorization.k8s.io in the namespace
+  get, patch, delete  rolebindings.rbac.authorization.k8s.io saatkond-member-namespace in the namespace
+  create         rolebindings.rbac.authorization.k8s.io in the namespace
   bind           clusterroles.rbac.authorization.k8s.io saatkond-member-namespace";
 
 /// What becomes of the annotation.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 #[path = "../../api/tests/common/mod.rs"]
+#[allow(dead_code, reason = "cases.rs uses all of it, and is compiled without this")]
 mod common;
 
 use std::io::Write as _;

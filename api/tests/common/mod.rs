@@ -1,5 +1,4 @@
 //! Cases of `tests/cases/*.yaml` as objects.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::panic, reason = "a malformed case is a defect of the test")]
 
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! What the tests of the operator share: an API server, the chart's rights, a federation, a stand-in for the Deployment
 //! controller, and bounded waits that show what there was instead.
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, reason = "each program uses a part; the one of the rights checks that some program uses each item")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,6 +14,7 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, P
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
 use saatkond_operator::client::Fault;
+use saatkond_operator::clock::{Clock, SystemClock};
 use saatkond_operator::health::Readiness;
 use saatkond_operator::metrics::Metrics;
 use saatkond_operator::run::{RunError, Surroundings, run_with};
@@ -45,6 +46,12 @@ pub fn bed() -> &'static Bed {
 /// The same, with the controllers that make deleting real.
 pub fn bed_with_controllers() -> &'static Bed {
     BED.get_or_init(|| start(&ApiServerOptions::with_controllers()))
+}
+
+/// The same, with further flags of the API server.
+pub fn bed_with_flags(flags: &[&str]) -> &'static Bed {
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    BED.get_or_init(|| start(&ApiServerOptions { api_server_flags: flags, ..ApiServerOptions::default() }))
 }
 
 fn start(options: &ApiServerOptions) -> Bed {
@@ -125,21 +132,32 @@ impl Bed {
 
     /// Runs a controller with the chart's rights.
     pub async fn operator(&self, fault: Option<Arc<dyn Fault>>, arguments: &[&str]) -> Operator {
-        let mut all = vec![
-            "operator",
+        self.operator_by(Arc::new(SystemClock::new()), fault, arguments).await
+    }
+
+    /// The same, by another clock.
+    pub async fn operator_by(
+        &self,
+        clock: Arc<dyn Clock>,
+        fault: Option<Arc<dyn Fault>>,
+        arguments: &[&str],
+    ) -> Operator {
+        let usual = [
             "--image=registry.invalid/saatkond:test",
             "--lease-seconds=3",
             "--debounce-milliseconds=20",
             "--anchor-debounce-milliseconds=40",
             "--longest-backoff-seconds=2",
+            "--identity=operator-0",
         ];
-        if !arguments.iter().any(|argument| argument.starts_with("--identity=")) {
-            all.push("--identity=operator-0");
-        }
-        all.extend(arguments);
+        let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        let given: Vec<_> = arguments.iter().map(|argument| name(argument)).collect();
+        let usual = usual.into_iter().filter(|argument| !given.contains(&name(argument)));
+        let all = ["operator"].into_iter().chain(usual).chain(arguments.iter().copied());
         let settings = Command::try_parse_from(all).unwrap().settings;
         let mut surroundings = Surroundings::with(self.account("saatkond-controller").await);
         surroundings.fault = fault;
+        surroundings.clock = clock;
         let (metrics, readiness) = (surroundings.metrics.clone(), surroundings.readiness.clone());
         let stop = CancellationToken::new();
         let handle = tokio::spawn(run_with(settings, surroundings, stop.clone()));
