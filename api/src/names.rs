@@ -87,6 +87,9 @@ pub mod annotation {
     pub const INSTANCE_VERSION: &str = "saatkond.io/instance-version";
     /// On a start copy: version of the server configuration in it.
     pub const SERVER_VERSION: &str = "saatkond.io/server-version";
+    /// On a start copy: how many security servers the instance configuration in it lists, of whom a gateway that starts
+    /// without the link can ask for a newer one.
+    pub const SERVERS: &str = "saatkond.io/servers";
     /// On a start copy: when the instance configuration in it was written (RFC 3339).
     pub const COPIED_AT: &str = "saatkond.io/copied-at";
     /// On an identity Secret: the highest issue number in it.

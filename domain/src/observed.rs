@@ -232,6 +232,8 @@ pub struct InstanceCopy {
     pub version: u64,
     /// Its bundle sequence.
     pub bundle_sequence: u64,
+    /// How many servers it lists.
+    pub servers: usize,
     /// When the copy was written.
     pub written_at: Timestamp,
 }

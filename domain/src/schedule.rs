@@ -72,13 +72,17 @@ pub fn may_renew_at(leaf: &LeafFacts) -> Timestamp {
     later(leaf.not_before, SignedDuration::from_secs(life.as_secs() / 100 * 55))
 }
 
-/// When an instance configuration that is newer than the one in a start copy is written there.
+/// When an instance configuration that is newer than the one in a start copy is written there; `published` is how the
+/// copy would read.
 #[must_use]
-pub fn copy_at(copy: Option<&InstanceCopy>, version: u64, bundle_sequence: u64, now: Timestamp) -> Option<Timestamp> {
+pub fn copy_at(copy: Option<&InstanceCopy>, published: &InstanceCopy, now: Timestamp) -> Option<Timestamp> {
     match copy {
         None => Some(now),
-        Some(copy) if copy.version == version => None,
-        Some(copy) if copy.bundle_sequence != bundle_sequence => Some(now),
+        Some(copy) if copy.version == published.version => None,
+        Some(copy) if copy.bundle_sequence != published.bundle_sequence => Some(now),
+        // The copy is from when the federation was set up, and names nobody but this server itself at the most: a gateway
+        // that starts from it without the link would find nobody to ask for a newer one.
+        Some(copy) if copy.servers < 2 && published.servers > copy.servers => Some(now),
         Some(copy) => Some(later(copy.written_at, COPY_INTERVAL).max(now)),
     }
 }
@@ -161,18 +165,27 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_waits_ten_minutes_unless_the_sequence_changed() {
-        let copy = InstanceCopy { version: 5, bundle_sequence: 2, written_at: at(1000) };
-        for (name, copy, version, sequence, now, expected) in [
-            ("none yet", None, 5, 2, 1001, Some(1001)),
-            ("the same", Some(&copy), 5, 2, 9999, None),
-            ("newer, one second before", Some(&copy), 6, 2, 1599, Some(1600)),
-            ("newer, exactly at", Some(&copy), 6, 2, 1600, Some(1600)),
-            ("newer, long after", Some(&copy), 6, 2, 5000, Some(5000)),
-            ("sequence changed", Some(&copy), 6, 3, 1001, Some(1001)),
-            ("an older one was put back by hand", Some(&copy), 4, 2, 1600, Some(1600)),
+    fn a_copy_waits_ten_minutes_unless_the_sequence_changed_or_it_names_nobody_to_ask() {
+        let copy = |version, bundle_sequence, servers| InstanceCopy {
+            version,
+            bundle_sequence,
+            servers,
+            written_at: at(1000),
+        };
+        for (name, standing, published, now, expected) in [
+            ("none yet", None, copy(5, 2, 9), 1001, Some(1001)),
+            ("the same", Some(copy(5, 2, 9)), copy(5, 2, 9), 9999, None),
+            ("newer, one second before", Some(copy(5, 2, 9)), copy(6, 2, 9), 1599, Some(1600)),
+            ("newer, exactly at", Some(copy(5, 2, 9)), copy(6, 2, 9), 1600, Some(1600)),
+            ("newer, long after", Some(copy(5, 2, 9)), copy(6, 2, 9), 5000, Some(5000)),
+            ("sequence changed", Some(copy(5, 2, 9)), copy(6, 3, 9), 1001, Some(1001)),
+            ("an older one was put back by hand", Some(copy(5, 2, 9)), copy(4, 2, 9), 1600, Some(1600)),
+            ("the first server", Some(copy(5, 2, 0)), copy(6, 2, 1), 1001, Some(1001)),
+            ("the first other server", Some(copy(5, 2, 1)), copy(6, 2, 2), 1001, Some(1001)),
+            ("one more to ask", Some(copy(5, 2, 2)), copy(6, 2, 3), 1001, Some(1600)),
+            ("as lonely as before", Some(copy(5, 2, 1)), copy(6, 2, 1), 1001, Some(1600)),
         ] {
-            assert_eq!(copy_at(copy, version, sequence, at(now)), expected.map(at), "{name}");
+            assert_eq!(copy_at(standing.as_ref(), &published, at(now)), expected.map(at), "{name}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::children::{Child, ChildKind, Verdict, judge};
 use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
 use crate::meta::{annotated, has_finalizer, is_deleting, is_paused, server_object};
 use crate::names::{server_configuration, start_copy};
-use crate::observed::{Published, is_ours};
+use crate::observed::{InstanceCopy, Published, is_ours};
 use crate::publication::Publication;
 use crate::schedule::{copy_at, next_check, whole_seconds};
 
@@ -244,13 +244,20 @@ fn copies(
     let meta = || server_object(server, name.clone(), Some(role::START_COPY));
     let changed = standing.is_some_and(|copy| !copy.intact);
     let instance = standing.filter(|_| !changed).and_then(|copy| copy.instance.as_ref());
-    match copy_at(instance, document.version, document.bundle_sequence, now) {
+    let published = InstanceCopy {
+        version: document.version,
+        bundle_sequence: document.bundle_sequence,
+        servers: document.servers.len(),
+        written_at: now,
+    };
+    match copy_at(instance, &published, now) {
         Some(at) if at <= now => {
             plan.start_copy.instance = Some(annotated(
                 meta(),
                 [
                     (annotation::INSTANCE_VERSION, document.version.to_string()),
                     (annotation::BUNDLE_SEQUENCE, document.bundle_sequence.to_string()),
+                    (annotation::SERVERS, document.servers.len().to_string()),
                     (annotation::COPIED_AT, whole_seconds(now).to_string()),
                 ],
             ));

@@ -227,6 +227,7 @@ impl World {
                         copy.instance = Some(InstanceCopy {
                             version: number(saatkond_api::names::annotation::INSTANCE_VERSION).unwrap(),
                             bundle_sequence: number(annotation::BUNDLE_SEQUENCE).unwrap(),
+                            servers: note(saatkond_api::names::annotation::SERVERS).unwrap().parse().unwrap(),
                             written_at: note(saatkond_api::names::annotation::COPIED_AT).unwrap().parse().unwrap(),
                         });
                     }

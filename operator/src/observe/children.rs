@@ -238,6 +238,7 @@ pub fn copy_of(meta: &ObjectMeta) -> ObservedStartCopy {
         Some(InstanceCopy {
             version: says(annotation::INSTANCE_VERSION)?.parse().ok()?,
             bundle_sequence: says(annotation::BUNDLE_SEQUENCE)?.parse().ok()?,
+            servers: says(annotation::SERVERS).and_then(|text| text.parse().ok()).unwrap_or(0),
             written_at: says(annotation::COPIED_AT)?.parse().ok()?,
         })
     };

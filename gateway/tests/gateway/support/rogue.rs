@@ -25,6 +25,7 @@ use saatkond_pki::pem;
 use saatkond_wire::exchange::{CONTENT_TYPE, EXCHANGE_PATH, Kind};
 use saatkond_wire::identifier::{ClientId, MemberId, ServerId};
 use saatkond_wire::leaf_name::LeafName;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::federation::issue;
@@ -244,12 +245,16 @@ pub async fn turn_away(address: SocketAddr, leaf: &Leaf, how: TurnsAway) -> toki
         // They end with it.
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             connections.spawn(async move {
-                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
                 if how == TurnsAway::Leaving {
-                    connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                    // Reads on until the other side closes: closed with requests unread, a socket is reset, and what was
+                    // sent before may be lost with it.
+                    let _ = stream.write_all(LEAVING).await;
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    return;
                 }
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
                 while let Some(Ok((_, mut respond))) = connection.accept().await {
                     respond.send_reset(match how {
                         TurnsAway::Refused | TurnsAway::Leaving => h2::Reason::REFUSED_STREAM,
@@ -260,6 +265,9 @@ pub async fn turn_away(address: SocketAddr, leaf: &Leaf, how: TurnsAway) -> toki
         }
     })
 }
+
+/// Two frames of HTTP/2 (RFC 9113 sections 6.5 and 6.8): empty SETTINGS, then GOAWAY without an error, no stream taken.
+const LEAVING: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 fn acceptor(leaf: &Leaf) -> tokio_rustls::TlsAcceptor {
     let provider = saatkond_gateway::tls::provider();
