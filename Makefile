@@ -79,7 +79,7 @@ crash: tools-api testbed ## Crash plans beyond those of `make test`, 25 min: pai
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
-	@$(STAGE) "build: release binaries" cargo build --release -p saatkond
+	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-person-register
 	@$(STAGE) "build: bench" cargo build --release -p saatkond-e2e --bin bench
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
 

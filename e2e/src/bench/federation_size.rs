@@ -13,6 +13,7 @@ use saatkond_xtask::estonia::{self, Federation};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
+use super::calibration::{self, Calibration, Run};
 use super::controller::{Controller, api_server, writes};
 use super::view::View;
 use super::{Goal, Sheet, faker, proc};
@@ -31,8 +32,26 @@ const BOUND: Duration = Duration::from_mins(10);
 /// How long a restarted controller is watched for writes.
 const QUIET: Duration = Duration::from_secs(30);
 
+/// A time is the median of as many runs, each on an API server of its own.
+const RUNS: usize = 5;
+
 /// Runs it.
 pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
+    let mut runs = Vec::with_capacity(RUNS);
+    for number in 1..=RUNS {
+        let load = calibration::load()?;
+        let (machine, slower) = Calibration::take(&layout.root().join("target/bench"))?;
+        let value = once(layout, (number == RUNS).then_some(&mut *sheet)).await?;
+        println!("run {number} of {RUNS}: {value:.1} s on a machine {slower:.2} times slower than at its best, load {load}");
+        runs.push(Run { value, machine, slower, load });
+    }
+    let (ready, details) = calibration::judged(&runs)?;
+    sheet.note("ready_seconds", ready, details)
+}
+
+/// One federation from nothing; the answer is after how many seconds all was Ready. Counts, memory and the restart go to the sheet of
+/// one of the runs: they do not depend on how busy the machine is.
+async fn once(layout: &Layout, sheet: Option<&mut Sheet>) -> anyhow::Result<f64> {
     let server = api_server(layout)?;
     let client = client(server.cluster()).await?;
     let federation = estonia::federation()?;
@@ -45,26 +64,37 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     let objects = apply(&client, &federation).await?;
     println!("{objects} objects applied after {:.1} s", began.elapsed().as_secs_f64());
     until_ready(&view, began).await.with_context(|| format!("the log is {}", controller.log().display()))?;
-    let ready = began.elapsed();
-    println!("all Ready after {:.1} s", ready.as_secs_f64());
+    let ready = began.elapsed().as_secs_f64();
+    if let Some(sheet) = sheet {
+        weigh(sheet, &controller, objects)?;
+        restart(layout, sheet, server.cluster(), controller).await?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    faking.await.context("the faker panicked")??;
+    Ok(ready)
+}
 
+fn weigh(sheet: &mut Sheet, controller: &Controller, objects: usize) -> anyhow::Result<()> {
     let requests = controller.requests()?;
     let count: u64 = requests.values().sum();
     let by_kind: serde_json::Map<_, _> =
         requests.iter().map(|((verb, resource), count)| (format!("{verb} {resource}"), json!(count))).collect();
-    sheet.note("ready_seconds", ready.as_secs_f64(), json!({"objects": objects}))?;
     sheet.note("rss_peak_mib", proc::memory_mib(controller.pid(), "VmHWM")?, json!({}))?;
-    sheet.note("requests_per_object", ratio(count, objects), json!({"requests": by_kind}))?;
-    sheet.note("cpu_seconds", proc::cpu(controller.pid())?.as_secs_f64(), json!({}))?;
+    sheet.note("requests_per_object", ratio(count, objects), json!({"objects": objects, "requests": by_kind}))?;
+    sheet.note("cpu_seconds", proc::cpu(controller.pid())?.as_secs_f64(), json!({}))
+}
 
+async fn restart(
+    layout: &Layout,
+    sheet: &mut Sheet,
+    cluster: &Cluster,
+    controller: Controller,
+) -> anyhow::Result<()> {
     // What the last receipts have set off is written before the restart, or it would be counted as the restart's.
     until_quiet(&controller).await?;
     drop(controller);
-    let controller = Controller::start(layout, server.cluster())?;
-    let began = Instant::now();
-    while began.elapsed() < QUIET {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    let controller = Controller::start(layout, cluster)?;
+    tokio::time::sleep(QUIET).await;
     let requests = controller.requests()?;
     let written: serde_json::Map<_, _> = requests
         .iter()
@@ -73,10 +103,7 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
         .collect();
     let details =
         json!({"watched_seconds": QUIET.as_secs(), "written": written, "requests": requests.values().sum::<u64>()});
-    sheet.note("restart_writes", ratio(writes(&requests), 1), details)?;
-    stop.store(true, Ordering::Relaxed);
-    faking.await.context("the faker panicked")??;
-    Ok(())
+    sheet.note("restart_writes", ratio(writes(&requests), 1), details)
 }
 
 /// Two whole numbers that are far below what an f64 holds exactly.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
+pub mod calibration;
 pub mod controller;
 pub mod faker;
 pub mod federation_size;

@@ -1,0 +1,157 @@
+//! How fast the machine is right now, so that an absolute time is judged only where it means something: a fixed loop of
+//! arithmetic, and writes of 4 KiB that reach the disk.
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{Seek as _, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::median;
+
+/// Rounds of the loop: some tenths of a second.
+const ROUNDS: u64 = 200_000_000;
+const WRITES: usize = 50;
+/// A run counts while the machine is at most this much slower than the best that was ever seen of it.
+pub const TOLERANCE: f64 = 1.3;
+
+/// One measurement of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// The loop, in milliseconds.
+    pub cpu_ms: f64,
+    /// The median write, in milliseconds.
+    pub fsync_ms: f64,
+}
+
+impl Calibration {
+    /// Measures, and remembers the best of each in `folder`. The second is by how much this one is slower than the best.
+    pub fn take(folder: &Path) -> anyhow::Result<(Self, f64)> {
+        fs::create_dir_all(folder).context("failed to make a folder for the calibration")?;
+        let now = Self { cpu_ms: arithmetic(), fsync_ms: writes(folder)? };
+        let path = folder.join("calibration.json");
+        let known = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
+        let best = known.map_or(now, |known| known.better_of(now));
+        fs::write(&path, serde_json::to_vec(&best)?).with_context(|| format!("failed to write {}", path.display()))?;
+        Ok((now, now.slower_than(best)))
+    }
+
+    fn better_of(self, other: Self) -> Self {
+        Self { cpu_ms: self.cpu_ms.min(other.cpu_ms), fsync_ms: self.fsync_ms.min(other.fsync_ms) }
+    }
+
+    fn slower_than(self, best: Self) -> f64 {
+        (self.cpu_ms / best.cpu_ms).max(self.fsync_ms / best.fsync_ms)
+    }
+}
+
+fn arithmetic() -> f64 {
+    let began = Instant::now();
+    let mut state = black_box(0x9e37_79b9_7f4a_7c15_u64);
+    for _ in 0..ROUNDS {
+        // xorshift64: each round needs the one before, so neither compiler nor processor can shorten it.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    black_box(state);
+    began.elapsed().as_secs_f64() * 1e3
+}
+
+fn writes(folder: &Path) -> anyhow::Result<f64> {
+    let path = folder.join("calibration.tmp");
+    let mut file = File::create(&path).context("failed to make a file for the calibration")?;
+    let mut took = Vec::with_capacity(WRITES);
+    for _ in 0..WRITES {
+        let began = Instant::now();
+        file.rewind()?;
+        file.write_all(&[0x5a; 4096])?;
+        file.sync_data()?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    fs::remove_file(&path).context("failed to remove the calibration's file")?;
+    median(&took).context("no write was measured")
+}
+
+/// One run of a benchmark with the machine's state before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// What was measured.
+    pub value: f64,
+    /// The machine.
+    pub machine: Calibration,
+    /// By how much it was slower than the best that was seen of it.
+    pub slower: f64,
+    /// The load average of the last minute, before the run.
+    pub load: f64,
+}
+
+/// The median of the runs for which the machine was quiet, and what is to be written down of all of them.
+///
+/// # Errors
+/// Fewer than half of the runs can be judged.
+pub fn judged(runs: &[Run]) -> anyhow::Result<(f64, Value)> {
+    let quiet: Vec<f64> = runs.iter().filter(|run| run.slower <= TOLERANCE).map(|run| run.value).collect();
+    let all = json!({
+        "runs": runs.iter().map(|run| json!({
+            "value": run.value, "cpu_ms": run.machine.cpu_ms, "fsync_ms": run.machine.fsync_ms,
+            "slower": run.slower, "load": run.load,
+        })).collect::<Vec<_>>(),
+        "judged": quiet.len(),
+    });
+    anyhow::ensure!(
+        quiet.len() * 2 > runs.len(),
+        "only {} of {} runs can be judged: for the others the machine was more than {TOLERANCE} times slower than at its \
+         best; the runs were {all}",
+        quiet.len(),
+        runs.len()
+    );
+    Ok((median(&quiet).context("there was no run")?, all))
+}
+
+/// The load average of the last minute.
+pub fn load() -> anyhow::Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("failed to read the load average")?;
+    text.split(' ').next().and_then(|first| first.parse().ok()).context("/proc/loadavg is malformed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(value: f64, slower: f64) -> Run {
+        Run { value, machine: Calibration { cpu_ms: 1.0, fsync_ms: 1.0 }, slower, load: 0.0 }
+    }
+
+    #[test]
+    fn runs_on_a_busy_machine_do_not_count() {
+        let runs = [run(60.0, 1.0), run(90.0, 2.0), run(62.0, 1.3), run(61.0, 1.1), run(99.0, 1.31)];
+        let (value, details) = judged(&runs).unwrap();
+        assert!((value - 61.0).abs() < f64::EPSILON && details["judged"] == 3, "{value} {details}");
+        let error = judged(&runs[1..]).unwrap_err().to_string();
+        assert!(error.contains("only 2 of 4"), "{error}");
+        assert!(judged(&[]).is_err());
+    }
+
+    #[test]
+    fn the_best_is_remembered_part_by_part() {
+        let (one, other) =
+            (Calibration { cpu_ms: 100.0, fsync_ms: 4.0 }, Calibration { cpu_ms: 120.0, fsync_ms: 2.0 });
+        let best = one.better_of(other);
+        assert_eq!(best, Calibration { cpu_ms: 100.0, fsync_ms: 2.0 });
+        assert!((one.slower_than(best) - 2.0).abs() < f64::EPSILON);
+        assert!((other.slower_than(best) - 1.2).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_first_measurement_is_the_best() {
+        let folder = tempfile::tempdir().unwrap();
+        let (now, slower) = Calibration::take(folder.path()).unwrap();
+        assert!(now.cpu_ms > 0.0 && now.fsync_ms > 0.0 && (slower - 1.0).abs() < f64::EPSILON);
+        assert!(folder.path().join("calibration.json").exists());
+    }
+}
