@@ -139,8 +139,7 @@ mod tests {
 
     #[test]
     fn the_best_is_remembered_part_by_part() {
-        let (one, other) =
-            (Calibration { cpu_ms: 100.0, fsync_ms: 4.0 }, Calibration { cpu_ms: 120.0, fsync_ms: 2.0 });
+        let (one, other) = (Calibration { cpu_ms: 100.0, fsync_ms: 4.0 }, Calibration { cpu_ms: 120.0, fsync_ms: 2.0 });
         let best = one.better_of(other);
         assert_eq!(best, Calibration { cpu_ms: 100.0, fsync_ms: 2.0 });
         assert!((one.slower_than(best) - 2.0).abs() < f64::EPSILON);

@@ -42,7 +42,9 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
         let load = calibration::load()?;
         let (machine, slower) = Calibration::take(&layout.root().join("target/bench"))?;
         let value = once(layout, (number == RUNS).then_some(&mut *sheet)).await?;
-        println!("run {number} of {RUNS}: {value:.1} s on a machine {slower:.2} times slower than at its best, load {load}");
+        println!(
+            "run {number} of {RUNS}: {value:.1} s on a machine {slower:.2} times slower than at its best, load {load}"
+        );
         runs.push(Run { value, machine, slower, load });
     }
     let (ready, details) = calibration::judged(&runs)?;
@@ -84,12 +86,7 @@ fn weigh(sheet: &mut Sheet, controller: &Controller, objects: usize) -> anyhow::
     sheet.note("cpu_seconds", proc::cpu(controller.pid())?.as_secs_f64(), json!({}))
 }
 
-async fn restart(
-    layout: &Layout,
-    sheet: &mut Sheet,
-    cluster: &Cluster,
-    controller: Controller,
-) -> anyhow::Result<()> {
+async fn restart(layout: &Layout, sheet: &mut Sheet, cluster: &Cluster, controller: Controller) -> anyhow::Result<()> {
     // What the last receipts have set off is written before the restart, or it would be counted as the restart's.
     until_quiet(&controller).await?;
     drop(controller);
