@@ -116,12 +116,15 @@ impl Pool {
         result
     }
 
-    /// Takes a connection out that its peer is closing: it would be handed out until the last call on it has ended.
+    /// Takes a connection out that its peer is closing, and all others on which the peer presented the same leaf: each would be handed
+    /// out until the last call on it has ended. A peer with a new leaf closes all of them at the same moment, and a call that met one after the
+    /// other would run out of attempts. Calls on them go on; where it was one of several processes that is ending, the others are merely
+    /// connected to anew.
     pub async fn discard(&self, address: &str, connection: &Connection) {
         let Some(peer) = self.lock().get(address).cloned() else { return };
         for slot in &peer.slots {
             let mut slot = slot.lock().await;
-            if slot.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.chain, &connection.chain)) {
+            if slot.as_ref().is_some_and(|kept| kept.chain == connection.chain) {
                 *slot = None;
             }
         }

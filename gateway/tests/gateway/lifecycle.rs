@@ -238,6 +238,30 @@ async fn no_call_fails_while_leaves_and_authorities_are_rotated() {
 }
 
 #[tokio::test]
+async fn a_call_finds_its_way_when_all_connections_are_being_closed_under_calls() {
+    let mut pair = Pair::start().await;
+    // As many calls under way as there are connections to a peer: none of them can end.
+    let address = pair.ss2.client;
+    let mut under_way = tokio::task::JoinSet::new();
+    for count in 1..=4 {
+        let bytes = request("GET", &format!("{PETS}/silent"), &[("X-Road-Client", "INST/GOV/200/CONS")], None);
+        under_way.spawn(async move { raw(address, &bytes).await });
+        let asked = || pair.system.asked("/silent").len();
+        eventually("the call is under way", asked, async || asked() == count).await;
+    }
+    // The provider presents another leaf: it asks for new connections and keeps the old ones for the calls on them.
+    pair.ss1.issue += 1;
+    pair.federation.write_identity(&pair.ss1);
+    let wanted = pair.ss1.issue;
+    let issued = async || pair.ss1.gateway.as_ref().unwrap().context.state.at_hand().2 == wanted;
+    eventually("the provider has the new leaf", || pair.ss1.metrics(), issued).await;
+    for _ in 0..8 {
+        let answer = pair.call(PETS).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn the_poll_is_the_receipt_and_comes_after_the_swap() {
     let mut pair = Pair::declare().await;
     let link = FakeLink::start(&pair.federation, 0).await;
