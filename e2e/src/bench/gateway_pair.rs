@@ -140,7 +140,28 @@ fn load(region: &Region, url: &str, seconds: u32) -> anyhow::Result<Run> {
     if !output.status.success() {
         bail!("wrk failed: {said}{}", String::from_utf8_lossy(&output.stderr));
     }
-    parse_wrk(&said).with_context(|| format!("calls of {url} failed, or wrk said something unknown:\n{said}"))
+    parse_wrk(&said).with_context(|| {
+        format!("calls of {url} failed, or wrk said something unknown:\n{said}{}", said_by_gateways(region))
+    })
+}
+
+/// The ends of both gateways' logs: why calls failed.
+fn said_by_gateways(region: &Region) -> String {
+    let mut all = String::new();
+    for namespace in ["bench-consumer", "bench-provider"] {
+        let logs = [
+            "-n",
+            namespace,
+            "logs",
+            "--tail=20",
+            "--prefix",
+            "--selector",
+            saatkond_api::names::label::SECURITY_SERVER,
+        ];
+        let logs = region.cluster().kubectl(&logs);
+        let _ = write!(all, "{}", logs.unwrap_or_else(|error| format!("no logs of {namespace}: {error}\n")));
+    }
+    all
 }
 
 /// `None` for a report that is not understood, or tells of failed requests: a benchmark of errors is none.
