@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -53,7 +54,10 @@ pub(crate) fn usable() -> Result<(), String> {
 /// group that should pass its controllers on, as in a container with a cgroup namespace of its own; kubelet would end
 /// over that without saying so.
 fn probe(hierarchy: &Path) -> Result<(), String> {
-    let folder = hierarchy.join(format!("saatkond-probe-{}", std::process::id()));
+    // Regions are started side by side, also by the threads of one process.
+    static PROBES: AtomicU32 = AtomicU32::new(0);
+    let number = PROBES.fetch_add(1, Ordering::Relaxed);
+    let folder = hierarchy.join(format!("saatkond-probe-{}-{number}", std::process::id()));
     fs::create_dir(&folder)
         .map_err(|error| format!("cgroup {}: no group can be made ({error})", hierarchy.display()))?;
     let passed_on = if is_v2(hierarchy) { pass_on(hierarchy) } else { Ok(()) };
