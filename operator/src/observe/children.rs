@@ -18,7 +18,8 @@ use saatkond_domain::children::{Child, ChildKind, covers};
 use saatkond_domain::names::label_value;
 use saatkond_domain::observed::{DeploymentFacts, InstanceCopy, ObservedChild, ObservedPod, ObservedStartCopy};
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
-use saatkond_wire::document;
+use saatkond_wire::document::{self, Payload};
+use serde::{Deserialize, Serialize};
 
 use super::caches::{CheckedChild, ListedPods};
 use super::ownership;
@@ -216,18 +217,41 @@ pub async fn start_copy(
     let mut copy = copy_of(&map.metadata);
     // The bytes are signed: a copy that verifies and has the version that its annotation says is the one we wrote.
     let instance = data(entry::INSTANCE_CONFIGURATION)
-        .and_then(|packed| document::open::<InstanceConfiguration>(&packed.0, &trusted).ok())
+        .and_then(|packed| document::open::<InstanceNumbers>(&packed.0, &trusted).ok())
         .is_some_and(|found| {
             copy.instance.is_some_and(|said| {
                 said.version == found.payload.version && said.bundle_sequence == found.payload.bundle_sequence
             })
         });
     let configuration = data(entry::SERVER_CONFIGURATION)
-        .and_then(|packed| document::open::<ServerConfiguration>(&packed.0, &trusted).ok())
+        .and_then(|packed| document::open::<ServerNumbers>(&packed.0, &trusted).ok())
         .is_some_and(|found| copy.server_version == Some(found.payload.version));
     copy.intact = instance && configuration;
     context.caches.start_copies.put(place, map.resource_version().unwrap_or_default(), copy.clone());
     Ok(Some(copy))
+}
+
+/// What is looked at of the instance configuration in a start copy. Whole, it takes megabytes at the size of a country,
+/// and after a start of the operator all copies are looked at.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InstanceNumbers {
+    version: u64,
+    bundle_sequence: u64,
+}
+
+impl Payload for InstanceNumbers {
+    const TYPE: &'static str = InstanceConfiguration::TYPE;
+}
+
+/// What is looked at of the server configuration in a start copy.
+#[derive(Serialize, Deserialize)]
+struct ServerNumbers {
+    version: u64,
+}
+
+impl Payload for ServerNumbers {
+    const TYPE: &'static str = ServerConfiguration::TYPE;
 }
 
 /// What the metadata of a start copy says; `intact` is left for who has seen its content.

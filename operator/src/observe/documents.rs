@@ -85,26 +85,36 @@ async fn read<P: Payload>(
     unseen: Unseen,
     cache: &Versioned<String, Arc<ReadDocument<P>>>,
 ) -> Result<Arc<ReadDocument<P>>, Error> {
-    let namespace = &context.settings.namespace;
-    match context.world.child(ChildKind::ConfigMap, namespace, &name) {
-        None if unseen == Unseen::Absent => return Ok(Arc::new(ReadDocument::absent())),
-        None => {}
-        Some(meta) => {
-            if let Some(known) = cache.get(&name, meta.resource_version.as_deref().unwrap_or_default()) {
-                return Ok(known);
-            }
-        }
+    if let Some(known) = at_hand(context, &name, unseen, cache) {
+        return Ok(known);
     }
-    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     let map = api.get_opt(&name).await.map_err(Error::api(format!("read ConfigMap {name}")))?;
     let Some(map) = map else { return Ok(Arc::new(ReadDocument::absent())) };
     let version = map.resource_version().unwrap_or_default();
+    // Written by us a moment ago, and the watch has not shown it yet.
+    if let Some(known) = cache.get(&name, &version) {
+        return Ok(known);
+    }
     let document = Arc::new(open(map, entry, ours, keys));
     // One that does not verify may do so when more keys are at hand: only the good ones are kept.
     if matches!(document.published, Published::Valid(_)) {
         cache.put(name, version, document.clone());
     }
     Ok(document)
+}
+
+/// What is known without asking.
+fn at_hand<P>(
+    context: &Context,
+    name: &String,
+    unseen: Unseen,
+    cache: &Versioned<String, Arc<ReadDocument<P>>>,
+) -> Option<Arc<ReadDocument<P>>> {
+    match context.world.child(ChildKind::ConfigMap, &context.settings.namespace, name) {
+        None => (unseen == Unseen::Absent).then(|| Arc::new(ReadDocument::absent())),
+        Some(meta) => cache.get(name, meta.resource_version.as_deref().unwrap_or_default()),
+    }
 }
 
 fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys: &AnchorKeys) -> ReadDocument<P> {
