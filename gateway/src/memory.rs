@@ -79,11 +79,15 @@ pub struct Hold {
 }
 
 /// Bytes with their part of the bound.
-struct Kept(Bytes, #[allow(dead_code, reason = "dropped with the bytes")] Hold);
+struct Kept {
+    bytes: Bytes,
+    /// Given back with the bytes.
+    _hold: Hold,
+}
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -128,7 +132,7 @@ impl Hold {
     /// Ties the part to the bytes that it was taken for: it is given back with the last of them, however slowly they are taken.
     #[must_use]
     pub fn keep(self, bytes: Bytes) -> Bytes {
-        if self.bytes == 0 { bytes } else { Bytes::from_owner(Kept(bytes, self)) }
+        if self.bytes == 0 { bytes } else { Bytes::from_owner(Kept { bytes, _hold: self }) }
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     let written = if gone {
         Ok(false)
     } else {
-        status_writer::write(&api, &*member, member.status.as_ref(), &update.status, &[]).await
+        status_writer::write(&context.world.members, &api, &*member, member.status.as_ref(), &update.status, &[]).await
     };
     let events = told(todo.events, update.events, &ended, &written);
     context.recorder.record(&*member, &events).await;

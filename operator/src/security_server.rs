@@ -42,7 +42,8 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     let written = if gone {
         Ok(false)
     } else {
-        status_writer::write(&api, &*server, server.status.as_ref(), &update.status, RECEIPTS).await
+        status_writer::write(&context.world.servers, &api, &*server, server.status.as_ref(), &update.status, RECEIPTS)
+            .await
     };
     let events = told(todo.events, update.events, &ended, &written);
     context.recorder.record(&*server, &events).await;

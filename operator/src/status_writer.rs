@@ -8,10 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::store::Store;
 
 /// Writes the whole status that the controller owns, if it differs from what stands. `left` names the fields that others
-/// write: they are neither compared nor applied.
+/// write: they are neither compared nor applied. What comes of it is in `store` before this returns.
 pub async fn write<K, S>(
+    store: &Store<K>,
     api: &Api<K>,
     object: &K,
     standing: Option<&S>,
@@ -46,6 +48,9 @@ where
     });
     let params = PatchParams::apply(manager::STATUS).force();
     let doing = format!("write the status of {kind} {name}");
-    api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api(doing))?;
+    let mut written = api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api(doing))?;
+    // As the watches keep objects.
+    written.managed_fields_mut().clear();
+    store.wrote(object, written);
     Ok(true)
 }

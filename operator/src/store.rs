@@ -99,6 +99,17 @@ impl<K: Resource> Store<K> {
         }
     }
 
+    /// Takes over what a write of ours has made of the version `seen`, if nothing else has been shown since. Whoever is
+    /// woken before the watch shows it would else decide by what stood before, and write the same once more.
+    pub fn wrote(&self, seen: &K, now: K) {
+        if let Some(standing) = self.write().by_place.get_mut(&place(seen))
+            && standing.meta().uid == seen.meta().uid
+            && standing.meta().resource_version == seen.meta().resource_version
+        {
+            *standing = Arc::new(now);
+        }
+    }
+
     /// Whether the first list has arrived.
     pub fn is_listed(&self) -> bool {
         self.read().listed
@@ -167,6 +178,22 @@ mod tests {
         assert!(store.is_listed());
         assert!(store.get("a", "x").is_none(), "what a fresh list has not is gone");
         assert_eq!(names(&store.take(Change::Gone(map("a", "y", "4")))), ["y@3", "y@4"]);
+    }
+
+    #[test]
+    fn what_we_wrote_replaces_the_version_it_was_made_of_and_no_other() {
+        let store = Store::default();
+        store.take(Change::There(map("a", "x", "1")));
+        store.wrote(&map("a", "x", "1"), map("a", "x", "2"));
+        assert_eq!(names(&store.all()), ["x@2"]);
+        store.wrote(&map("a", "x", "1"), map("a", "x", "3"));
+        assert_eq!(names(&store.all()), ["x@2"], "something else has been shown since");
+        let mut again = map("a", "x", "2");
+        again.metadata.uid = Some("another".into());
+        store.wrote(&again, map("a", "x", "4"));
+        assert_eq!(names(&store.all()), ["x@2"], "another object of the same name");
+        store.wrote(&map("a", "y", "1"), map("a", "y", "2"));
+        assert_eq!(names(&store.all()), ["x@2"], "what is gone does not come back");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
     let written = if gone {
         Ok(false)
     } else {
-        status_writer::write(&api, &*anchor, anchor.status.as_ref(), &update.status, &[]).await
+        status_writer::write(&context.world.anchors, &api, &*anchor, anchor.status.as_ref(), &update.status, &[]).await
     };
     let events = told(todo.events, update.events, &ended, &written);
     context.recorder.record(&*anchor, &events).await;
