@@ -76,7 +76,8 @@ fn every_helper_of_tests_is_used_by_one() {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|path| path.is_file()).map(|path| std::fs::read_to_string(path).unwrap()).collect()
     };
-    let (programs, helpers) = (read(&folder), read(&folder.join("support")));
+    let programs = read(&folder) + &read(&folder.join("crash"));
+    let helpers = read(&folder.join("support"));
     let words = |text: &str, word: &str| {
         text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|found| *found == word).count()
     };

@@ -43,6 +43,11 @@ pub fn bed() -> &'static Bed {
     BED.get_or_init(|| start(&ApiServerOptions::default()))
 }
 
+/// One more of the kind, for a test that uses several side by side.
+pub fn further_bed() -> &'static Bed {
+    Box::leak(Box::new(start(&ApiServerOptions::default())))
+}
+
 /// The same, with the controllers that make deleting real.
 pub fn bed_with_controllers() -> &'static Bed {
     BED.get_or_init(|| start(&ApiServerOptions::with_controllers()))

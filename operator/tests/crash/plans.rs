@@ -1,0 +1,152 @@
+//! Which crashes there are, and carrying all of them out.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use saatkond_operator::client::Verdict;
+
+use crate::life::{Fate, draw};
+use crate::scenario::Scenario;
+use crate::stage::{Reference, Stage};
+
+/// One plan that is to be carried out.
+#[derive(Clone)]
+pub struct Plan {
+    pub name: String,
+    pub scenario: Scenario,
+    pub fates: Vec<Fate>,
+    pub about: String,
+}
+
+/// What came of plans.
+#[derive(Default)]
+pub struct Tally {
+    pub plans: usize,
+    pub struck: usize,
+    pub failures: Vec<String>,
+}
+
+/// Federations that stand at once. Many are brought up sooner than one by one, but each operator that starts looks at all.
+pub const BATCH: usize = 5;
+
+/// Carries plans out on all stages side by side: nearly all of a plan's time is waiting.
+pub async fn carry_out(stages: &[Stage], references: &[Reference], plans: Vec<Plan>, until: Option<Instant>) -> Tally {
+    let only = std::env::var("CRASH_PLAN").ok();
+    let plans = plans.into_iter().filter(|plan| only.as_ref().is_none_or(|only| plan.name.starts_with(only)));
+    let mut shares = vec![Vec::new(); stages.len()];
+    plans.enumerate().for_each(|(number, plan)| shares[number % stages.len()].push(plan));
+    let done = stages.iter().zip(shares).map(|(stage, share)| carry_out_on(stage, references, share, until));
+    join_all(done).await.into_iter().fold(Tally::default(), |mut all, tally| {
+        all.plans += tally.plans;
+        all.struck += tally.struck;
+        all.failures.extend(tally.failures);
+        all
+    })
+}
+
+async fn carry_out_on(stage: &Stage, references: &[Reference], plans: Vec<Plan>, until: Option<Instant>) -> Tally {
+    let (all, started) = (plans.len(), Instant::now());
+    let mut tally = Tally::default();
+    let first: Vec<_> = plans.chunks(BATCH).map(<[Plan]>::to_vec).collect();
+    let mut rounds = std::collections::VecDeque::from(first);
+    let mut again = Vec::new();
+    while let Some(batch) = rounds.pop_front() {
+        if until.is_some_and(|until| Instant::now() >= until) {
+            break;
+        }
+        let standing: Vec<_> = batch.iter().filter(|plan| plan.scenario != Scenario::SetUp).collect();
+        stage.bring_up(&standing.iter().map(|plan| plan.name.clone()).collect::<Vec<_>>()).await;
+        for plan in &batch {
+            let wanted = &references[plan.scenario as usize];
+            tally.plans += 1;
+            match stage.plan(plan.scenario, &plan.name, &plan.fates, wanted).await {
+                // Which of two objects is looked at first is a matter of moments, and with it how many writes there are:
+                // what was not cut is tried once more.
+                Ok(struck) if struck < plan.fates.len() && until.is_none() && !plan.name.ends_with('z') => {
+                    tally.plans -= 1;
+                    again.push(Plan { name: format!("{}z", plan.name), ..plan.clone() });
+                }
+                Ok(struck) => tally.struck += usize::from(struck == plan.fates.len()),
+                Err(why) => {
+                    let failure = format!("{} {:?}, {}: {why}", plan.name, plan.scenario, plan.about);
+                    // At once, so that a long run shows where it stands.
+                    eprintln!("{failure}");
+                    tally.failures.push(failure);
+                }
+            }
+            stage.clear(&plan.name).await;
+        }
+        if rounds.is_empty() {
+            rounds.extend(again.chunks(BATCH).map(<[Plan]>::to_vec));
+            again.clear();
+        }
+        let failed = tally.failures.len();
+        eprintln!("{} of {all} plans, {failed} failed, {:.0} s", tally.plans, started.elapsed().as_secs_f64());
+    }
+    tally
+}
+
+pub const VERDICTS: [(char, Verdict); 3] =
+    [('a', Verdict::DieBefore), ('b', Verdict::DieAfter), ('c', Verdict::LoseAnswer)];
+
+/// One crash at each write, in each variant.
+pub fn single(references: &[Reference]) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    for scenario in Scenario::ALL {
+        for (number, site) in references[scenario as usize].sites.iter().enumerate() {
+            for (letter, verdict) in VERDICTS {
+                plans.push(Plan {
+                    name: format!("{}x{number}{letter}", scenario.letter()),
+                    scenario,
+                    fates: vec![Fate::Cut(number, verdict)],
+                    about: format!("{verdict:?} at {site}"),
+                });
+            }
+        }
+    }
+    plans
+}
+
+/// A crash, and another one soon after the restart; in an order drawn at random, since not all have the time.
+pub fn pairs(references: &[Reference], seed: &mut u64) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    for scenario in Scenario::ALL {
+        for (number, site) in references[scenario as usize].sites.iter().enumerate() {
+            for second in 0..5 {
+                for ((one, first), (other, then)) in
+                    VERDICTS[..2].iter().flat_map(|first| VERDICTS[..2].iter().map(move |then| (first, then)))
+                {
+                    plans.push(Plan {
+                        name: format!("{}x{number}{one}{second}{other}", scenario.letter()),
+                        scenario,
+                        fates: vec![Fate::Cut(number, *first), Fate::Cut(second, *then)],
+                        about: format!("{first:?} at {site}, then {then:?} at write {second}"),
+                    });
+                }
+            }
+        }
+    }
+    shuffled(plans, seed)
+}
+
+/// Refusals at random.
+pub fn refusals(seed: &mut u64) -> Vec<Plan> {
+    let plan = |number: usize| {
+        let (scenario, seed) = (Scenario::ALL[number % 3], draw(seed) | 1);
+        Plan {
+            name: format!("{}r{number}", scenario.letter()),
+            scenario,
+            fates: vec![Fate::Refused { seed, left: 10 }],
+            about: format!("refusals of seed {seed}"),
+        }
+    };
+    (0..300).map(plan).collect()
+}
+
+pub fn shuffled(mut plans: Vec<Plan>, seed: &mut u64) -> Vec<Plan> {
+    for last in (1..plans.len()).rev() {
+        let other = usize::try_from(draw(seed)).unwrap() % (last + 1);
+        plans.swap(last, other);
+    }
+    plans
+}

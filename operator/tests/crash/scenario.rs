@@ -1,0 +1,78 @@
+//! What happens to a federation.
+
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::state::within;
+use crate::support::federation;
+
+/// Declares a federation, as its administrator.
+pub async fn declare(admin: &Client, stem: &str) {
+    for part in federation(stem).split("\n---\n") {
+        let object: DynamicObject = serde_json::from_str(part).unwrap();
+        let types = object.types.clone().unwrap();
+        let kind = ApiResource::from_gvk(&types.try_into().unwrap());
+        let api: Api<DynamicObject> = match object.namespace() {
+            Some(namespace) => Api::namespaced_with(admin.clone(), &namespace, &kind),
+            None => Api::all_with(admin.clone(), &kind),
+        };
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+}
+
+/// What happens to a federation while no operator runs, or, where it is set up, once one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    SetUp,
+    Change,
+    Departure,
+}
+
+impl Scenario {
+    pub const ALL: [Self; 3] = [Self::SetUp, Self::Change, Self::Departure];
+
+    pub fn letter(self) -> char {
+        match self {
+            Self::SetUp => 's',
+            Self::Change => 'c',
+            Self::Departure => 'd',
+        }
+    }
+
+    /// Carries it out.
+    pub async fn begin(self, admin: &Client, stem: &str) {
+        let home = format!("{stem}-home");
+        match self {
+            Self::SetUp => declare(admin, stem).await,
+            Self::Change => {
+                let edit = |name: &'static str, object: &'static str, patch: Value| {
+                    let api = within(admin, name, &home);
+                    async move {
+                        api.patch(object, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+                    }
+                };
+                // The key of a list's entry: an apply alone is refused, so lists are written whole before.
+                let ports = json!([{"name": "client", "port": 81, "targetPort": "client"}]);
+                edit("Service", "ss1", json!({"spec": {"ports": ports}})).await;
+                for (name, object) in
+                    [("PodDisruptionBudget", "ss1"), ("ConfigMap", "ss1-configuration"), ("Secret", "ss1-identity")]
+                {
+                    within(admin, name, &home).delete(object, &DeleteParams::default()).await.unwrap();
+                }
+                let services = json!([
+                    {"code": "persons", "rest": {"url": "http://population-app:8080/persons"}},
+                    {"code": "families", "rest": {"url": "http://population-app:8080/families"}},
+                ]);
+                let subsystems = json!([{"code": "population", "connectionType": "HTTP", "services": services}]);
+                edit("Member", "register", json!({"spec": {"subsystems": subsystems}})).await;
+                edit("SecurityServer", "ss1", json!({"spec": {"replicas": 3}})).await;
+            }
+            Self::Departure => {
+                for (name, object) in [("SecurityServer", "ss1"), ("Member", "register"), ("TrustAnchor", stem)] {
+                    within(admin, name, &home).delete(object, &DeleteParams::default()).await.unwrap();
+                }
+            }
+        }
+    }
+}
