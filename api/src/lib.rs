@@ -4,6 +4,8 @@
 //! `kubectl explain` and `docs/reference/api.md`; what the operator concludes from it stands in `saatkond-domain`.
 
 pub mod admission;
+#[cfg(feature = "validation")]
+pub mod cases;
 pub mod conditions;
 pub mod crds;
 pub mod duration;

@@ -1,12 +1,10 @@
 //! Every rule of admission with an object that it refuses and one that just satisfies it, judged locally.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{FILES, load};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use saatkond_api::cases::{FILES, load};
 use saatkond_api::validation::{Judge, schema_of};
 use serde_json::Value;
 

@@ -1,10 +1,7 @@
 //! Objects as Rust values: defaults, choices, and what is written back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-#[allow(dead_code, reason = "cases.rs uses all of it, and is compiled without this")]
-mod common;
-
-use common::{FILES, load};
+use saatkond_api::cases::{FILES, load};
 use saatkond_api::v1alpha1::member::{ServiceChoice, SubjectChoice};
 use saatkond_api::v1alpha1::trust_anchor::{AdmissionMode, KeyAlgorithm, SourceChoice};
 use saatkond_api::{Member, SecurityServer, TrustAnchor};

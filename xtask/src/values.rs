@@ -1,16 +1,15 @@
 //! The schema of the chart's values: these types are the chart's interface, `charts/saatkond/values.schema.json` is
 //! made of them. Every field is obligatory, because `values.yaml` states every default: `null` would remove one.
-#![allow(dead_code, reason = "the types exist for the schema that is derived from them")]
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Values of the saatkond chart.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Values {
     /// Set by Helm for charts that depend on this one; not used.
@@ -29,7 +28,7 @@ struct Values {
 }
 
 /// The one image: controller, link and gateways.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Image {
     /// Without tag and digest.
@@ -44,7 +43,7 @@ struct Image {
     pull_policy: PullPolicy,
 }
 
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 enum PullPolicy {
     Always,
     IfNotPresent,
@@ -52,24 +51,24 @@ enum PullPolicy {
 }
 
 /// A Secret of the release namespace.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SecretReference {
     name: DnsName,
 }
 
 /// A name of an object.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[schemars(extend("minLength" = 1, "maxLength" = 253, "pattern" = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
 struct DnsName(String);
 
 /// error, warn, info, debug or trace, or directives such as info,saatkond_operator=debug.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[schemars(extend("minLength" = 1, "maxLength" = 256, "pattern" = "^[A-Za-z0-9_:=,]+$"))]
 struct LogLevel(String);
 
 /// A Deployment.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Workload {
     #[schemars(range(min = 0, max = 9))]
@@ -87,7 +86,7 @@ struct Workload {
 }
 
 /// Of a container; both parts may be left out.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Resources {
     #[serde(default)]
@@ -97,7 +96,7 @@ struct Resources {
 }
 
 /// A resource quantity of Kubernetes.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Quantity {
     Number(#[schemars(range(min = 0))] f64),
@@ -105,12 +104,12 @@ enum Quantity {
 }
 
 /// Labels or annotations.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[schemars(extend("maxProperties" = 64))]
 struct StringMap(BTreeMap<String, String>);
 
 /// The security servers.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Gateway {
     log_level: LogLevel,
@@ -120,7 +119,7 @@ struct Gateway {
 }
 
 /// The CustomResourceDefinitions.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Crds {
     /// Off: somebody else installs them.
@@ -130,7 +129,7 @@ struct Crds {
 }
 
 /// Who may be which member.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AdmissionPolicy {
     install: bool,
@@ -139,7 +138,7 @@ struct AdmissionPolicy {
 }
 
 /// Of controller and link.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NetworkPolicies {
     enabled: bool,
@@ -149,7 +148,7 @@ struct NetworkPolicies {
 }
 
 /// Of controller and link.
-#[derive(JsonSchema, Deserialize)]
+#[derive(JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PodDisruptionBudgets {
     enabled: bool,
@@ -175,5 +174,24 @@ fn strip(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(strip),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_charts_own_values_are_all_that_there_is() {
+        let text = include_str!("../../charts/saatkond/values.yaml");
+        let values: Values = serde_saphyr::from_str(text).unwrap();
+        let (mut ours, stated) =
+            (serde_json::to_value(&values).unwrap(), serde_saphyr::from_str::<Value>(text).unwrap());
+        ours.as_object_mut().unwrap().remove("global");
+        assert_eq!(ours, stated);
+        let more = serde_saphyr::from_str::<Values>(&format!("{text}\nreplicas: 2\n"));
+        assert!(more.is_err(), "a value that is not known");
+        let fewer = serde_saphyr::from_str::<Values>(&text.replace("logLevel: info", ""));
+        assert!(fewer.is_err(), "a value without a default");
     }
 }

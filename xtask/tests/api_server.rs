@@ -1,14 +1,10 @@
 //! The definitions on a real API server: it takes them, and it judges every case as the local judge does.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-#[path = "../../api/tests/common/mod.rs"]
-#[allow(dead_code, reason = "cases.rs uses all of it, and is compiled without this")]
-mod common;
-
 use std::io::Write as _;
 use std::process::Stdio;
 
-use common::{FILES, load};
+use saatkond_api::cases::{FILES, load};
 use saatkond_api::crds;
 use saatkond_testbed::{ApiServer, ApiServerOptions};
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
-//! Cases of `tests/cases/*.yaml` as objects.
-#![allow(clippy::panic, reason = "a malformed case is a defect of the test")]
+//! Cases of admission, `tests/cases/*.yaml`: objects and what is to become of them. The tests of this crate put them before
+//! the local judge, those of xtask before an API server.
+#![expect(clippy::panic, clippy::expect_used, reason = "a malformed case is a defect of the test that it fails")]
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -8,7 +9,9 @@ use serde_json::{Map, Value};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
+    /// An object that is admitted.
     pub base: Value,
+    /// Changes of it.
     pub cases: Vec<Case>,
 }
 
@@ -16,29 +19,45 @@ pub struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
+    /// What it shows.
     pub name: String,
     #[serde(default)]
+    /// Values by JSON pointer.
     pub set: Map<String, Value>,
     #[serde(default)]
+    /// JSON pointers of what is taken out.
     pub unset: Vec<String>,
     #[serde(default)]
+    /// Whether it replaces the base instead of being created.
     pub update: bool,
+    /// Part of the message of the rule that refuses it.
     pub refused: Option<String>,
+    /// Part of the message of the rule that it just satisfies.
     pub admitted: Option<String>,
 }
 
+/// The files by kind.
 pub const FILES: [(&str, &str); 3] = [
-    ("TrustAnchor", include_str!("../cases/trust-anchor.yaml")),
-    ("Member", include_str!("../cases/member.yaml")),
-    ("SecurityServer", include_str!("../cases/security-server.yaml")),
+    ("TrustAnchor", include_str!("../tests/cases/trust-anchor.yaml")),
+    ("Member", include_str!("../tests/cases/member.yaml")),
+    ("SecurityServer", include_str!("../tests/cases/security-server.yaml")),
 ];
 
+/// Reads a file.
+///
+/// # Panics
+/// Where it is no file of cases.
+#[must_use]
 pub fn load(text: &str) -> File {
     serde_saphyr::from_str(text).expect("a file of cases is well-formed")
 }
 
 impl Case {
     /// The object of this case.
+    ///
+    /// # Panics
+    /// Where a pointer leads nowhere.
+    #[must_use]
     pub fn object(&self, base: &Value) -> Value {
         let mut object = base.clone();
         for pointer in &self.unset {
