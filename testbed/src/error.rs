@@ -1,9 +1,9 @@
 //! What can go wrong, each with what a person needs to act on it.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 /// Everything that the testbed fails with.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file, socket or program could not be used.
@@ -56,6 +56,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// As [`Display`](fmt::Display): a test that unwraps shows the state line by line, not as one line that nobody can
+/// read.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// Shorthand for results of this crate.

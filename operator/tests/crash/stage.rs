@@ -54,9 +54,9 @@ pub struct Reference {
 impl Stage {
     pub async fn open(bed: &'static Bed) -> Self {
         let admin = bed.admin().await;
-        let (ledger, _watches) = Ledger::open(&admin);
+        let (ledger, watches) = Ledger::open(&admin);
         let faker = support::fake_deployments(admin.clone());
-        Self { bed, admin, ledger, faker, _watches }
+        Self { bed, admin, ledger, faker, _watches: watches }
     }
 
     pub async fn start(&self, fate: Fate, concurrency: &str) -> (Arc<Life>, Operator) {

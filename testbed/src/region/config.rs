@@ -115,7 +115,8 @@ podLogsDir: {REGION}/logs/pods
 volumePluginDir: /var/lib/kubelet/volumeplugins
 serializeImagePulls: false
 imageGCHighThresholdPercent: 100
-evictionHard: {{memory.available: 50Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}}
+# No pod goes because a build has filled the disk of the machine: 0% switches a threshold off.
+evictionHard: {{memory.available: 50Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}}
 "#,
         address = config.address(),
         cgroup = config.cgroup,
