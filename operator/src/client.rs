@@ -18,11 +18,13 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use kube::client::{Body, ClientBuilder, DynBody};
+use kube::client::{Body, ClientBuilder, ConfigExt as _, DynBody};
 use kube::{Client, Config};
+use tower::util::option_layer;
 use tower::{BoxError, Layer, Service};
 
 use crate::clock::Clock;
+use crate::connections::Connections;
 use crate::metrics::ApiRequests;
 
 /// How long one request may take, watches aside. Longer than the API server's own limit for a slow write to etcd, so
@@ -184,8 +186,16 @@ pub struct Hooks {
 pub fn connect(mut config: Config, requests: ApiRequests, hooks: Hooks) -> Result<Client, Box<kube::Error>> {
     // Retried by the queue, which knows how to wait, and counts.
     config.default_retry = false;
-    let builder = ClientBuilder::try_from(config).map_err(Box::new)?;
-    Ok(builder.with_layer(&Watchful { requests, hooks }).build())
+    let layer = Watchful { requests, hooks };
+    if config.proxy_url.is_some() {
+        // kube says itself which proxies it knows.
+        return Ok(ClientBuilder::try_from(config).map_err(Box::new)?.with_layer(&layer).build());
+    }
+    let shared = Connections::to(&config).map_err(Box::new)?;
+    let authenticated = option_layer(config.auth_layer().map_err(Box::new)?);
+    let headers = config.extra_headers_layer().map_err(Box::new)?;
+    let service = config.base_uri_layer().layer(authenticated.layer(headers.layer(shared)));
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()).with_layer(&layer).build())
 }
 
 /// The layer.
@@ -208,7 +218,8 @@ struct Watched<S> {
     layer: Watchful,
 }
 
-type Answer = Response<Box<DynBody>>;
+/// An answer of the API server.
+pub(crate) type Answer = Response<Box<DynBody>>;
 
 impl<S> Service<Request<Body>> for Watched<S>
 where

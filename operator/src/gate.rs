@@ -121,10 +121,10 @@ async fn watch_one(context: Arc<Context>, watches: WatchSettings, namespace: Str
                 Change::All(all) => world.replace_children(
                     ChildKind::Secret,
                     |of| of == namespace,
-                    all.into_iter().map(|object| object.metadata),
+                    all.iter().map(|object| (&object.metadata).into()),
                 ),
-                Change::There(object) => world.put_child(ChildKind::Secret, object.metadata),
-                Change::Gone(object) => world.drop_child(ChildKind::Secret, object.metadata),
+                Change::There(object) => world.put_child(ChildKind::Secret, (&object.metadata).into()),
+                Change::Gone(object) => world.drop_child(ChildKind::Secret, (&object.metadata).into()),
             };
             context.wake(metas.iter().flat_map(|meta| world.woken_by_child(meta)));
         },

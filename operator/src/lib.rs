@@ -5,8 +5,10 @@
 //! what runs beside what; [`client`] is the one way to the API server. `RBAC.md` lists every right and why.
 
 pub mod apply;
+pub mod child_meta;
 pub mod client;
 pub mod clock;
+mod connections;
 pub mod context;
 pub mod driver;
 pub mod error;

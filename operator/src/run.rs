@@ -365,9 +365,9 @@ fn children_changed<K: Resource>(
     within: impl Fn(&str) -> bool,
 ) -> Vec<Key> {
     let metas = match change {
-        Change::All(all) => world.replace_children(kind, within, all.into_iter().map(|object| object.metadata)),
-        Change::There(object) => world.put_child(kind, object.metadata),
-        Change::Gone(object) => world.drop_child(kind, object.metadata),
+        Change::All(all) => world.replace_children(kind, within, all.iter().map(|object| (&object.metadata).into())),
+        Change::There(object) => world.put_child(kind, (&object.metadata).into()),
+        Change::Gone(object) => world.drop_child(kind, (&object.metadata).into()),
     };
     metas.iter().flat_map(|meta| world.woken_by_child(meta)).collect()
 }

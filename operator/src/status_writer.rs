@@ -48,9 +48,7 @@ where
     });
     let params = PatchParams::apply(manager::STATUS).force();
     let doing = format!("write the status of {kind} {name}");
-    let mut written = api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api(doing))?;
-    // As the watches keep objects.
-    written.managed_fields_mut().clear();
+    let written = api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api(doing))?;
     store.wrote(object, written);
     Ok(true)
 }

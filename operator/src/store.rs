@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kube::core::DeserializeGuard;
 use kube::{Resource, ResourceExt as _};
 
-use crate::watches::Change;
+use crate::watches::{Change, lighten};
 
 /// Namespace (empty for cluster-scoped objects) and name.
 pub type Place = (String, String);
@@ -101,7 +101,8 @@ impl<K: Resource> Store<K> {
 
     /// Takes over what a write of ours has made of the version `seen`, if nothing else has been shown since. Whoever is
     /// woken before the watch shows it would else decide by what stood before, and write the same once more.
-    pub fn wrote(&self, seen: &K, now: K) {
+    pub fn wrote(&self, seen: &K, mut now: K) {
+        lighten(&mut now);
         if let Some(standing) = self.write().by_place.get_mut(&place(seen))
             && standing.meta().uid == seen.meta().uid
             && standing.meta().resource_version == seen.meta().resource_version

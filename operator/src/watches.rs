@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use futures_util::StreamExt as _;
+use kube::Resource;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
-use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::health::Readiness;
@@ -67,7 +67,6 @@ impl WatchSettings {
 }
 
 /// Follows objects until the returned future is dropped. `on` hears each change; `trouble` hears why a watch does not run.
-/// managedFields are half of an object's metadata and of no use here: they are dropped as they arrive.
 pub async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -85,7 +84,7 @@ pub async fn follow<K>(
         .with_jitter();
     let mut stream = pin!(watcher(api, config).backoff(ExponentialBackoff::from(backoff)));
     while let Some(event) = stream.next().await {
-        let event = event.map(|event| event.modify(|object| object.managed_fields_mut().clear()));
+        let event = event.map(|event| event.modify(lighten));
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => listed.push(object),
@@ -97,6 +96,16 @@ pub async fn follow<K>(
             Ok(Event::Delete(object)) => on(Change::Gone(object)),
             Err(error) => trouble(Some(classify(&error))),
         }
+    }
+}
+
+/// Drops what is never looked at and is most of an object: who set which field, and the object once more as it was applied
+/// with `kubectl apply`.
+pub fn lighten<K: Resource>(object: &mut K) {
+    let meta = object.meta_mut();
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
 }
 

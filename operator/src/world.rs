@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use saatkond_api::names::{annotation, label};
@@ -12,6 +11,7 @@ use saatkond_api::{Member, SecurityServer, TrustAnchor};
 use saatkond_domain::children::ChildKind;
 use saatkond_domain::observed::{NamespaceAccess, ObservedNamespace};
 
+use crate::child_meta::ChildMeta;
 use crate::store::{Place, Store};
 
 /// An object that is reconciled.
@@ -72,7 +72,7 @@ pub struct World {
     pub servers: Store<SecurityServer>,
     /// Metadata of all namespaces.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
-    children: Mutex<BTreeMap<ChildPlace, Arc<ObjectMeta>>>,
+    children: Mutex<BTreeMap<ChildPlace, Arc<ChildMeta>>>,
     access: Mutex<HashMap<String, NamespaceAccess>>,
 }
 
@@ -113,12 +113,12 @@ impl World {
     }
 
     /// Metadata of a child.
-    pub fn child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ObjectMeta>> {
+    pub fn child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ChildMeta>> {
         lock(&self.children).get(&(kind, namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// Metadata of all children of a kind in a namespace.
-    pub fn children_in(&self, kind: ChildKind, within: &str) -> Vec<Arc<ObjectMeta>> {
+    pub fn children_in(&self, kind: ChildKind, within: &str) -> Vec<Arc<ChildMeta>> {
         let children = lock(&self.children);
         let here = children.range((kind, within.to_owned(), String::new())..);
         here.take_while(|((of, namespace, _), _)| *of == kind && namespace == within).map(|(_, m)| m.clone()).collect()
@@ -130,8 +130,8 @@ impl World {
         &self,
         kind: ChildKind,
         within: impl Fn(&str) -> bool,
-        all: impl Iterator<Item = ObjectMeta>,
-    ) -> Vec<Arc<ObjectMeta>> {
+        all: impl Iterator<Item = ChildMeta>,
+    ) -> Vec<Arc<ChildMeta>> {
         let mut children = lock(&self.children);
         let mut concerned = Vec::new();
         children.retain(|(of, namespace, _), meta| {
@@ -150,14 +150,14 @@ impl World {
     }
 
     /// A child is there. Returns what was there as well.
-    pub fn put_child(&self, kind: ChildKind, meta: ObjectMeta) -> Vec<Arc<ObjectMeta>> {
+    pub fn put_child(&self, kind: ChildKind, meta: ChildMeta) -> Vec<Arc<ChildMeta>> {
         let meta = Arc::new(meta);
         let old = lock(&self.children).insert(child_place(kind, &meta), meta.clone());
         old.into_iter().chain([meta]).collect()
     }
 
     /// A child is gone.
-    pub fn drop_child(&self, kind: ChildKind, meta: ObjectMeta) -> Vec<Arc<ObjectMeta>> {
+    pub fn drop_child(&self, kind: ChildKind, meta: ChildMeta) -> Vec<Arc<ChildMeta>> {
         let old = lock(&self.children).remove(&child_place(kind, &meta));
         old.into_iter().chain([Arc::new(meta)]).collect()
     }
@@ -230,30 +230,28 @@ impl World {
     }
 
     /// Who looks again when a child changes: whom its labels and its owner name.
-    pub fn woken_by_child(&self, meta: &ObjectMeta) -> Vec<Key> {
+    pub fn woken_by_child(&self, meta: &ChildMeta) -> Vec<Key> {
         let mut keys = Vec::new();
-        let labels = meta.labels.iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
-        let labels: HashMap<_, _> = labels.collect();
-        let namespace = meta.namespace.clone().unwrap_or_default();
-        if let Some(server) = labels.get(label::SECURITY_SERVER) {
-            let namespace = labels.get(label::SECURITY_SERVER_NAMESPACE).map_or(namespace.clone(), |n| (*n).to_owned());
-            keys.push(Key::SecurityServer(namespace, (*server).to_owned()));
+        let namespace = meta.namespace.to_string();
+        if let Some(server) = meta.label(label::SECURITY_SERVER) {
+            let namespace = meta.label(label::SECURITY_SERVER_NAMESPACE).unwrap_or(&namespace);
+            keys.push(Key::SecurityServer(namespace.to_owned(), server.to_owned()));
         }
         // Owners are named even where somebody has taken the labels away.
-        for owner in meta.owner_references.iter().flatten() {
-            match owner.kind.as_str() {
-                "SecurityServer" => keys.push(Key::SecurityServer(namespace.clone(), owner.name.clone())),
+        for owner in &meta.owners {
+            match &*owner.kind {
+                "SecurityServer" => keys.push(Key::SecurityServer(namespace.clone(), owner.name.to_string())),
                 "TrustAnchor" => {
-                    keys.push(Key::TrustAnchor(owner.name.clone()));
+                    keys.push(Key::TrustAnchor(owner.name.to_string()));
                     // An instance configuration concerns all who stand in it, a key all who have leaves of it.
-                    if !labels.contains_key(label::SECURITY_SERVER) {
+                    if meta.label(label::SECURITY_SERVER).is_none() {
                         keys.extend(self.dependants(&owner.name));
                     }
                 }
                 _ => {}
             }
         }
-        if meta.name.as_deref() == Some(saatkond_api::names::LINK_IDENTITY_SECRET) {
+        if *meta.name == *saatkond_api::names::LINK_IDENTITY_SECRET {
             keys.extend(self.anchors.all().iter().map(|anchor| Key::TrustAnchor(anchor.name_any())));
         }
         keys
@@ -272,8 +270,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn child_place(kind: ChildKind, meta: &ObjectMeta) -> ChildPlace {
-    (kind, meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+fn child_place(kind: ChildKind, meta: &ChildMeta) -> ChildPlace {
+    (kind, meta.namespace.to_string(), meta.name.to_string())
 }
 
 fn member_key(member: &Member) -> Key {

@@ -32,6 +32,18 @@ pub fn api_server(layout: &Layout) -> anyhow::Result<ApiServer> {
     Ok(server)
 }
 
+/// The variable with the allocator's settings.
+const ALLOCATOR: &str = "_RJEM_MALLOC_CONF";
+
+/// Its value in the chart: what is measured is what is installed.
+fn allocator(layout: &Layout) -> anyhow::Result<String> {
+    let path = layout.root().join("charts/saatkond/templates/controller.yaml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let mut lines = text.lines().skip_while(|line| !line.ends_with(ALLOCATOR)).skip(1);
+    let value = lines.next().and_then(|line| line.trim().strip_prefix("value: "));
+    value.map(str::to_owned).with_context(|| format!("{} does not set {ALLOCATOR}", path.display()))
+}
+
 /// A running controller. Dropping it kills it.
 #[derive(Debug)]
 pub struct Controller {
@@ -62,6 +74,7 @@ impl Controller {
             .env("POD_NAME", "bench")
             .env("SAATKOND_IMAGE", "saatkond:dev")
             .env("RUST_LOG", "warn")
+            .env(ALLOCATOR, allocator(layout)?)
             .stdout(Stdio::from(file.try_clone()?))
             .stderr(Stdio::from(file))
             .spawn()

@@ -50,9 +50,11 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Further members in the first namespaces, each a guest nowhere: `count` of them.
+/// Further members in the first namespaces, each a guest nowhere: `count` of them, of the size that most have. Members are
+/// ordered by size: the middle one is a median.
 async fn fill(client: &kube::Client, federation: &mut estonia::Federation, count: usize) -> anyhow::Result<usize> {
-    let template = federation.members.first().context("the federation has no members")?.clone();
+    let template =
+        federation.members.get(federation.members.len() / 2).context("the federation has no members")?.clone();
     for (at, member) in federation.members.iter_mut().enumerate().take(count) {
         let namespace = member.metadata.namespace.clone();
         *member = template.clone();

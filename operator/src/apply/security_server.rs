@@ -80,8 +80,17 @@ async fn steps(
         applied.configuration = true;
     }
     copy(context, server, start_copy, &gathered.instance.packed, &packed).await?;
+    // One that is refused, or changed by somebody else as it is written, holds up none of the others.
+    let mut failed = None;
     for child in children {
-        objects::child(context, &namespace, child).await?;
+        match objects::child(context, &namespace, child).await {
+            Ok(()) => {}
+            Err(error) if error.is_unreachable() => return Err(error),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     for pod_uid in forget {
         objects::forget(context, server, pod_uid).await?;
@@ -211,7 +220,7 @@ async fn copy_entry(
     let params = PatchParams::apply(manager).force();
     let written = api.patch(&name, &params, &Patch::Apply(&map)).await;
     let written = written.map_err(Error::api(format!("apply ConfigMap {namespace}/{name}")))?;
-    let mut copy = children::copy_of(&written.metadata);
+    let mut copy = children::copy_of(&(&written.metadata).into());
     let has = |name: &str| written.binary_data.as_ref().is_some_and(|data| data.contains_key(name));
     copy.intact = has(saatkond_api::names::entry::INSTANCE_CONFIGURATION)
         && has(saatkond_api::names::entry::SERVER_CONFIGURATION);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::PartialObjectMeta;
@@ -23,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::caches::{CheckedChild, ListedPods};
 use super::ownership;
+use crate::child_meta::ChildMeta;
 use crate::context::Context;
 use crate::error::Error;
 use crate::signer::AnchorKeys;
@@ -70,7 +70,7 @@ pub async fn observe(
         let shown = context.world.children_in(kind, &namespace);
         let wanted: Vec<_> = wanted.iter().filter(|child| child.kind() == kind).collect();
         for child in &wanted {
-            let meta = shown.iter().find(|meta| meta.name.as_deref() == Some(child.name()));
+            let meta = shown.iter().find(|meta| *meta.name == *child.name());
             let facts = match meta {
                 Some(meta) => check(context, kind, &namespace, meta, Some(child)).await?,
                 // Not shown: it does not exist, or it has none of our labels. Only asking tells.
@@ -81,7 +81,7 @@ pub async fn observe(
             seen.push(found);
         }
         for meta in shown.iter().filter(|meta| is_of(meta, &uid, &server.name_any())) {
-            if wanted.iter().any(|child| meta.name.as_deref() == Some(child.name())) {
+            if wanted.iter().any(|child| *meta.name == *child.name()) {
                 continue;
             }
             if let Some((found, facts)) = check(context, kind, &namespace, meta, None).await? {
@@ -93,18 +93,8 @@ pub async fn observe(
     Ok((seen, deployment))
 }
 
-fn is_of(meta: &ObjectMeta, uid: &str, name: &str) -> bool {
-    controller(meta) == Some(uid)
-        || meta
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(label::SECURITY_SERVER))
-            .is_some_and(|of| *of == label_value(name))
-}
-
-fn controller(meta: &ObjectMeta) -> Option<&str> {
-    let owners = meta.owner_references.iter().flatten();
-    owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str()).next()
+fn is_of(meta: &ChildMeta, uid: &str, name: &str) -> bool {
+    meta.controller() == Some(uid) || meta.label(label::SECURITY_SERVER).is_some_and(|of| *of == label_value(name))
 }
 
 type Found = Option<(ObservedChild, Option<DeploymentFacts>)>;
@@ -114,14 +104,14 @@ async fn check(
     context: &Context,
     kind: ChildKind,
     namespace: &str,
-    meta: &ObjectMeta,
+    meta: &ChildMeta,
     wanted: Option<&Child>,
 ) -> Result<Found, Error> {
-    let name = meta.name.clone().unwrap_or_default();
+    let name = meta.name.to_string();
     let hash = applied_hash(meta);
     let settled = wanted.is_none() || hash != wanted.map(Child::applied_hash);
     let place = (kind, namespace.to_owned(), name.clone());
-    let version = meta.resource_version.as_deref().unwrap_or_default();
+    let version = &*meta.version;
     let known = context.caches.children.get(&place, version);
     let known = known.filter(|known| settled || Some(known.wanted.as_str()) == hash);
     match known {
@@ -143,12 +133,13 @@ async fn look(
     let answer = api(context, kind, namespace).get_opt(name).await;
     let Some(object) = answer.map_err(Error::api(format!("read {kind} {namespace}/{name}")))? else { return Ok(None) };
     let facts = learn(context, kind, &object, wanted);
-    Ok(Some((observed(kind, &object.metadata, facts.intact), facts.deployment)))
+    Ok(Some((observed(kind, &(&object.metadata).into(), facts.intact), facts.deployment)))
 }
 
 /// What a whole object says, kept for its version.
 pub fn learn(context: &Context, kind: ChildKind, object: &DynamicObject, wanted: Option<&Child>) -> CheckedChild {
-    let hash = applied_hash(&object.metadata);
+    let meta = ChildMeta::from(&object.metadata);
+    let hash = applied_hash(&meta);
     let comparable = wanted.filter(|wanted| hash == Some(wanted.applied_hash()));
     let live = serde_json::to_value(object).unwrap_or_default();
     let facts = CheckedChild {
@@ -162,19 +153,19 @@ pub fn learn(context: &Context, kind: ChildKind, object: &DynamicObject, wanted:
     facts
 }
 
-fn applied_hash(meta: &ObjectMeta) -> Option<&str> {
-    meta.annotations.as_ref().and_then(|all| all.get(annotation::APPLIED_HASH)).map(String::as_str)
+fn applied_hash(meta: &ChildMeta) -> Option<&str> {
+    meta.annotation(annotation::APPLIED_HASH)
 }
 
-fn observed(kind: ChildKind, meta: &ObjectMeta, intact: bool) -> ObservedChild {
+fn observed(kind: ChildKind, meta: &ChildMeta, intact: bool) -> ObservedChild {
     ObservedChild {
         kind,
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        controller: controller(meta).map(str::to_owned),
+        name: meta.name.to_string(),
+        uid: meta.uid.to_string(),
+        controller: meta.controller().map(str::to_owned),
         applied_hash: applied_hash(meta).map(str::to_owned),
         intact,
-        deleting: meta.deletion_timestamp.is_some(),
+        deleting: meta.deleting,
     }
 }
 
@@ -203,18 +194,17 @@ pub async fn start_copy(
     let namespace = server.namespace().unwrap_or_default();
     let name = saatkond_domain::names::start_copy(&server.name_any());
     let place = (namespace.clone(), server.name_any());
-    if let Some(meta) = context.world.child(ChildKind::ConfigMap, &namespace, &name) {
-        let version = meta.resource_version.as_deref().unwrap_or_default();
-        if let Some(known) = context.caches.start_copies.get(&place, version) {
-            return Ok(Some(known));
-        }
+    if let Some(meta) = context.world.child(ChildKind::ConfigMap, &namespace, &name)
+        && let Some(known) = context.caches.start_copies.get(&place, &meta.version)
+    {
+        return Ok(Some(known));
     }
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     let answer = api.get_opt(&name).await;
     let Some(map) = answer.map_err(Error::api(format!("read ConfigMap {namespace}/{name}")))? else { return Ok(None) };
     let trusted: Vec<_> = keys.public_keys().into_iter().map(|(_, key)| key).collect();
     let data = |name: &str| map.binary_data.as_ref().and_then(|data| data.get(name));
-    let mut copy = copy_of(&map.metadata);
+    let mut copy = copy_of(&(&map.metadata).into());
     // The bytes are signed: a copy that verifies and has the version that its annotation says is the one we wrote.
     let instance = data(entry::INSTANCE_CONFIGURATION)
         .and_then(|packed| document::open::<InstanceNumbers>(&packed.0, &trusted).ok())
@@ -256,8 +246,8 @@ impl Payload for ServerNumbers {
 
 /// What the metadata of a start copy says; `intact` is left for who has seen its content.
 #[must_use]
-pub fn copy_of(meta: &ObjectMeta) -> ObservedStartCopy {
-    let says = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+pub fn copy_of(meta: &ChildMeta) -> ObservedStartCopy {
+    let says = |key: &str| meta.annotation(key);
     let instance = || {
         Some(InstanceCopy {
             version: says(annotation::INSTANCE_VERSION)?.parse().ok()?,
@@ -267,8 +257,8 @@ pub fn copy_of(meta: &ObjectMeta) -> ObservedStartCopy {
         })
     };
     ObservedStartCopy {
-        uid: meta.uid.clone().unwrap_or_default(),
-        controller: controller(meta).map(str::to_owned),
+        uid: meta.uid.to_string(),
+        controller: meta.controller().map(str::to_owned),
         instance: instance(),
         server_version: says(annotation::SERVER_VERSION).and_then(|text| text.parse().ok()),
         intact: false,
@@ -287,7 +277,7 @@ pub async fn pods(context: &Context, server: &SecurityServer) -> Result<Vec<Obse
     let deployment = context.world.children_in(ChildKind::Deployment, &namespace);
     let uid = server.uid().unwrap_or_default();
     let deployment = deployment.iter().find(|meta| is_of(meta, &uid, &name));
-    let deployment = deployment.and_then(|meta| meta.resource_version.clone());
+    let deployment = deployment.map(|meta| meta.version.to_string());
     let now = context.clock.elapsed();
     let known = context.caches.pods.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
     if let Some(known) = known.filter(|known| known.deployment == deployment) {

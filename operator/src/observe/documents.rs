@@ -113,7 +113,7 @@ fn at_hand<P>(
 ) -> Option<Arc<ReadDocument<P>>> {
     match context.world.child(ChildKind::ConfigMap, &context.settings.namespace, name) {
         None => (unseen == Unseen::Absent).then(|| Arc::new(ReadDocument::absent())),
-        Some(meta) => cache.get(name, meta.resource_version.as_deref().unwrap_or_default()),
+        Some(meta) => cache.get(name, &meta.version),
     }
 }
 

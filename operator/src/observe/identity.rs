@@ -24,11 +24,10 @@ pub async fn observe(context: &Context, server: &SecurityServer) -> Result<Store
     let namespace = server.namespace().unwrap_or_default();
     let name = saatkond_domain::names::identity(&server.name_any());
     let place = (namespace.clone(), server.name_any());
-    if let Some(meta) = context.world.child(ChildKind::Secret, &namespace, &name) {
-        let version = meta.resource_version.as_deref().unwrap_or_default();
-        if let Some(known) = context.caches.identities.get(&place, version) {
-            return Ok(known);
-        }
+    if let Some(meta) = context.world.child(ChildKind::Secret, &namespace, &name)
+        && let Some(known) = context.caches.identities.get(&place, &meta.version)
+    {
+        return Ok(known);
     }
     let Some(secret) = read(context, &namespace, &name).await? else { return Ok(Stored::Absent) };
     let version = secret.resource_version().unwrap_or_default();

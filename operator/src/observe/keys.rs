@@ -40,13 +40,10 @@ fn shown(context: &Context, anchor: &str) -> BTreeMap<String, String> {
     let secrets = context.world.children_in(ChildKind::Secret, &context.settings.namespace);
     let anchor = label_value(anchor);
     let ours = secrets.iter().filter(|meta| {
-        let labels = meta.labels.as_ref();
-        let says = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
-        says(label::TRUST_ANCHOR) == Some(&*anchor)
-            && matches!(says(label::ROLE), Some(role::AUTHORITY | role::CONFIGURATION_KEY))
+        meta.label(label::TRUST_ANCHOR) == Some(&*anchor)
+            && matches!(meta.label(label::ROLE), Some(role::AUTHORITY | role::CONFIGURATION_KEY))
     });
-    ours.map(|meta| (meta.name.clone().unwrap_or_default(), meta.resource_version.clone().unwrap_or_default()))
-        .collect()
+    ours.map(|meta| (meta.name.to_string(), meta.version.to_string())).collect()
 }
 
 async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error> {

@@ -55,11 +55,9 @@ fn server_documents_expire(context: &Context, anchor: &str) -> Option<Timestamp>
     let maps = context.world.children_in(ChildKind::ConfigMap, &context.settings.namespace);
     let anchor = label_value(anchor);
     let ends = maps.iter().filter_map(|meta| {
-        let labels = meta.labels.as_ref()?;
-        let ours = labels.get(label::TRUST_ANCHOR) == Some(&anchor)
-            && labels.get(label::ROLE).is_some_and(|role| role == role::SERVER_CONFIGURATION);
-        let text = meta.annotations.as_ref()?.get(annotation::EXPIRES_AT).filter(|_| ours)?;
-        text.parse().ok()
+        let ours = meta.label(label::TRUST_ANCHOR) == Some(&*anchor)
+            && meta.label(label::ROLE) == Some(role::SERVER_CONFIGURATION);
+        meta.annotation(annotation::EXPIRES_AT).filter(|_| ours)?.parse().ok()
     });
     ends.min()
 }

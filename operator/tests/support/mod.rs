@@ -127,7 +127,12 @@ impl Bed {
 
     /// The administrator's client. One a test: a client lives on the runtime that made it.
     pub async fn admin(&self) -> Client {
-        Client::try_from(config(self.server.kubeconfig().to_owned()).await).unwrap()
+        Client::try_from(self.administrator().await).unwrap()
+    }
+
+    /// The administrator's way to the API server.
+    pub async fn administrator(&self) -> Config {
+        config(self.server.kubeconfig().to_owned()).await
     }
 
     /// The way of one of our ServiceAccounts to the API server.
