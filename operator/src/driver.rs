@@ -100,6 +100,10 @@ async fn turn(context: &Arc<Context>, key: &Key) -> Outcome {
             tracing::debug!(object = %key, error = chain(&error), "something changed meanwhile: looking again");
             (Outcome::Failed, "conflict")
         }
+        Err(error @ Error::Contested { .. }) => {
+            tracing::warn!(object = %key, error = chain(&error), "somebody else changes what is written");
+            (Outcome::Contested, "contested")
+        }
         Err(error) => {
             if let (true, Some(namespace)) = (error.is_forbidden(), key.namespace()) {
                 // The binding may be gone while the watch that it allowed is still open: look again whether the

@@ -30,10 +30,16 @@ pub enum Outcome {
     Done(Option<Duration>),
     /// It failed: the next turn waits longer each time.
     Failed,
+    /// Something else changed what was written. Each write wakes the object again, so wakes do not count for a while: else
+    /// the two would fight as fast as the API server answers.
+    Contested,
     /// The API server did not answer. That is not the object's fault, so its waits do not grow: else all objects would
     /// stay behind for minutes when it is back.
     Unreachable,
 }
+
+/// How long wakes of a contested object do not count at most: a change of its spec waits as long.
+const HELD: Duration = Duration::from_secs(10);
 
 /// The queue. Times are [`crate::clock::Clock::elapsed`].
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub struct Queue<K> {
     when: HashMap<K, Duration>,
     running: HashSet<K>,
     failing: HashMap<K, ExponentialBackoff>,
+    /// No turn before this.
+    held: HashMap<K, Duration>,
     backoff: Backoff,
 }
 
@@ -49,12 +57,20 @@ impl<K: Clone + Ord + Hash> Queue<K> {
     /// An empty queue.
     #[must_use]
     pub fn new(backoff: Backoff) -> Self {
-        Self { due: BTreeSet::new(), when: HashMap::new(), running: HashSet::new(), failing: HashMap::new(), backoff }
+        Self {
+            due: BTreeSet::new(),
+            when: HashMap::new(),
+            running: HashSet::new(),
+            failing: HashMap::new(),
+            held: HashMap::new(),
+            backoff,
+        }
     }
 
     /// The object's turn is at `at`, or earlier where an earlier one is planned. While it runs, it gets another turn
     /// afterwards: what changed meanwhile may have been read too early.
     pub fn plan(&mut self, key: K, at: Duration) {
+        let at = self.held.get(&key).map_or(at, |held| at.max(*held));
         if let Some(planned) = self.when.get(&key) {
             if *planned <= at {
                 return;
@@ -71,6 +87,7 @@ impl<K: Clone + Ord + Hash> Queue<K> {
             self.due.iter().take_while(|(at, _)| *at <= now).find(|(_, key)| !self.running.contains(key)).cloned()?;
         self.due.remove(&entry);
         self.when.remove(&entry.1);
+        self.held.remove(&entry.1);
         self.running.insert(entry.1.clone());
         Some(entry.1)
     }
@@ -86,17 +103,17 @@ impl<K: Clone + Ord + Hash> Queue<K> {
                 }
             }
             Outcome::Failed => {
-                let Backoff { first, longest } = self.backoff;
-                let waits = self.failing.entry(key.clone()).or_insert_with(|| {
-                    ExponentialBuilder::default()
-                        .with_min_delay(first)
-                        .with_max_delay(longest)
-                        .without_max_times()
-                        .with_jitter()
-                        .with_jitter_seed(jitter)
-                        .build()
-                });
-                let wait = waits.next().unwrap_or(longest).min(longest);
+                let wait = self.wait(key, jitter);
+                self.plan(key.clone(), now + wait);
+            }
+            Outcome::Contested => {
+                let wait = self.wait(key, jitter);
+                self.held.insert(key.clone(), now + wait.min(HELD));
+                // What its own writes have planned already is put off as well.
+                if let Some(planned) = self.when.remove(key) {
+                    self.due.remove(&(planned, key.clone()));
+                    self.plan(key.clone(), planned);
+                }
                 self.plan(key.clone(), now + wait);
             }
             Outcome::Unreachable => {
@@ -104,6 +121,21 @@ impl<K: Clone + Ord + Hash> Queue<K> {
                 self.plan(key.clone(), now + self.backoff.first + self.backoff.first * spread / 1000);
             }
         }
+    }
+
+    /// The wait after one more failure.
+    fn wait(&mut self, key: &K, jitter: u64) -> Duration {
+        let Backoff { first, longest } = self.backoff;
+        let waits = self.failing.entry(key.clone()).or_insert_with(|| {
+            ExponentialBuilder::default()
+                .with_min_delay(first)
+                .with_max_delay(longest)
+                .without_max_times()
+                .with_jitter()
+                .with_jitter_seed(jitter)
+                .build()
+        });
+        waits.next().unwrap_or(longest).min(longest)
     }
 
     /// When the next turn is due that may be taken, running ones aside.
@@ -198,6 +230,28 @@ mod tests {
                 assert!(wait >= s(1) && wait < s(2), "{wait:?}");
             }
         }
+    }
+
+    #[test]
+    fn wakes_of_a_contested_object_wait() {
+        let mut queue = queue();
+        queue.plan("a", s(0));
+        let (mut now, mut rounds) = (s(0), 0);
+        while now < s(300) {
+            if queue.take(now).is_some() {
+                rounds += 1;
+                // Its writes wake it while its turn is under way, and after it.
+                queue.plan("a", now);
+                queue.done(&"a", Outcome::Contested, now, 7);
+                queue.plan("a", now);
+            }
+            now += Duration::from_millis(20);
+        }
+        assert!((30..40).contains(&rounds), "one each ten seconds, after the first few: {rounds}");
+        queue.take(s(320)).unwrap();
+        queue.done(&"a", Outcome::Done(None), s(320), 7);
+        queue.plan("a", s(320));
+        assert_eq!(queue.next_due(), Some(s(320)), "nothing is held when it went well");
     }
 
     #[test]

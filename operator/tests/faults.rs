@@ -5,9 +5,10 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use saatkond_operator::client::{Call, Fault, Verdict};
+use serde_json::json;
 use support::{bed_with_controllers, condition, federation, get, remove, until, until_condition};
 
 type Judge = dyn Fn(&Call, usize) -> Verdict + Send + Sync;
@@ -157,4 +158,77 @@ async fn a_namespace_that_is_deleted_half_way_goes_and_takes_nothing_along() {
     operator.end().await;
     faker.abort();
     remove(&admin, "half").await;
+}
+
+/// An admission policy that adds to every Service of a namespace as it is written.
+fn meddler(namespace: &str) -> String {
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": "meddler"},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"],
+            }]},
+            "matchConditions": [{"name": "here", "expression": format!("object.metadata.namespace == '{namespace}'")}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
+                "expression": "[JSONPatch{op: 'add', path: '/spec/externalIPs', value: ['192.0.2.1']}]",
+            }}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": "meddler"}, "spec": {"policyName": "meddler"},
+    });
+    format!("{policy}\n---\n{binding}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_changed_as_it_is_written_is_named_and_not_fought_over() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    bed.apply(&meddler("cont-home"));
+    bed.apply(&support::namespace("cont-home", Some("CONT/GOV/70000001")));
+    until("the policy acts", Duration::from_secs(30), || async {
+        let tried =
+            ["create", "service", "clusterip", "probe", "--tcp=80", "--namespace=cont-home", "--dry-run=server"];
+        let seen = bed.kubectl(&[&tried[..], &["--output=yaml"]].concat());
+        if seen.contains("192.0.2.1") { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    let writes = Rule::new(|call| call.is_write() && call.resource == "services", |_, _| Verdict::Pass);
+    let operator = bed.operator(Some(writes.clone()), &[]).await;
+    bed.apply(&federation("cont"));
+    let server = ("SecurityServer", "cont-home", "ss1");
+    let said = until("the condition names the object", Duration::from_secs(30), || async {
+        let object = get(&admin, server.0, server.1, server.2).await.unwrap_or_default();
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let children = conditions.into_iter().find(|condition| condition["type"] == "ChildrenApplied");
+        let message = children.as_ref().and_then(|condition| condition["message"].as_str()).unwrap_or_default();
+        if message.contains("as it is written") { Ok(message.to_owned()) } else { Err(format!("{object:#}")) }
+    })
+    .await;
+    assert!(said.contains("Service cont-home/ss1"), "{said}");
+    // All else of the server is there: one object that is fought over holds up nothing.
+    until("the Deployment is there", Duration::from_secs(10), || async {
+        get(&admin, "Deployment", "cont-home", "ss1").await.map(|_| ()).ok_or_else(|| "no Deployment".to_owned())
+    })
+    .await;
+    // A round is four writes: apply, overwrite, apply again, give up the update. At 2 s between rounds there are few.
+    let (before, began) = (writes.seen(), Instant::now());
+    until("some rounds have passed", Duration::from_secs(20), || async {
+        if began.elapsed() > Duration::from_secs(6) { Ok(()) } else { Err(format!("{:?}", began.elapsed())) }
+    })
+    .await;
+    let rounds = (writes.seen() - before) / 4;
+    assert!((1..=6).contains(&rounds), "{rounds} rounds in 6 s");
+    bed.kubectl(&["delete", "mutatingadmissionpolicybinding,mutatingadmissionpolicy", "meddler"]);
+    until_condition(&admin, server, "ChildrenApplied", "True/AsDeclared").await;
+    let service = get(&admin, "Service", "cont-home", "ss1").await.unwrap_or_default();
+    assert_eq!(service["spec"].get("externalIPs"), None, "what was added is gone: {service:#}");
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "cont").await;
 }
