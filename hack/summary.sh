@@ -27,10 +27,12 @@ skipped=$((ignored + $(wc -l <NOT-RUN)))
 broken=$(grep -c FAILED TIMES)
 if [ "$broken" != 0 ]; then
   printf '\nWhy\n'
-  # The beginning of each failure: its reason comes first, and what the machine looked like then.
-  awk '/^error(\[|: )/ && !/could not compile|test failed|target failed|targets failed/ {left = 6}
-       /^thread .* panicked at / {left = 24}
-       left > 0 {print "  " substr($0, 1, 240); left--; if (left == 0) print ""}' ./*.log
+  # The beginning of what the failed stages said: a reason comes first, and what the machine looked like then.
+  grep -l '^<== .*: FAILED' ./*.log | xargs -r awk '
+    FNR == 1 {left = 0}
+    /^error(\[|: )|^Error: |^make: \*\*\*|^Diff in |^--- FAIL/ && !/could not compile|test failed|targets? failed/ {left = 6}
+    /^thread .* panicked at / {left = 24}
+    left > 0 {print "  " substr($0, 1, 240); left--; if (left == 0) print ""}'
 fi
 [ "$broken" = 0 ] || printf '\nFailed stages\n%s\n' "$(awk -F '\t' '/FAILED/ {print "  " $1}' TIMES)"
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

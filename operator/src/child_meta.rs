@@ -1,6 +1,6 @@
 //! Metadata of a child: as little of it as decisions need.
 //!
-//! A server has ten children and a country has hundreds of servers. With all its maps and owners the metadata of each
+//! A server has eight children and a country has hundreds of servers. With all its maps and owners the metadata of each
 //! takes some four kilobytes; this takes one eighth of that.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

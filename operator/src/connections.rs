@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -38,17 +38,38 @@ const ROOM: usize = 90;
 /// Watches that are opened at a time.
 const AT_A_TIME: usize = 4;
 
-/// How long a watch may take to be opened. Its answer begins at once: what takes longer waits for room.
+/// How long a watch may take to be opened. Its answer begins at once: what takes longer waits for room, or for a server that
+/// does not answer anybody.
 const OPENING: Duration = Duration::from_secs(15);
 
-/// A connection on which nothing is heard for so long is asked for a sign of life; without one within [`PING_TIMEOUT`] it
-/// is over, and all that waits on it fails and is tried again.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long it counts that a connection took less than [`ROOM`]: a server that was slow once must not cost a connection a watch
+/// for ever.
+const LEARNT: Duration = Duration::from_mins(10);
 
-/// See [`PING_INTERVAL`].
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// When a connection is given up.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// While requests are open: nothing heard for so long, it is asked for a sign of life.
+    silence: Duration,
+    /// Without one for so long it is over, and all that waits on it fails and is tried again.
+    answer: Duration,
+    /// Without a new request for so long it is not used for further ones.
+    idle: Duration,
+}
 
-/// Keeps one connection, opened when it is first needed and opened anew when it broke. With a server that speaks HTTP/1.1
+/// Within the time in which a lease is renewed or lost.
+const LEASE: Patience =
+    Patience { silence: Duration::from_secs(3), answer: Duration::from_secs(2), idle: Duration::from_mins(1) };
+
+const REQUESTS: Patience =
+    Patience { silence: Duration::from_secs(10), answer: Duration::from_secs(5), idle: Duration::from_mins(1) };
+
+/// Longer than a watch lasts: the pool counts from the last request that began, and hyper asks a connection for a sign of life
+/// only as long as the pool holds it.
+const WATCHES: Patience =
+    Patience { silence: Duration::from_secs(30), answer: Duration::from_secs(15), idle: Duration::from_mins(6) };
+
+/// Keeps a connection, opened when it is first needed and opened anew when it broke or was idle. With a server that speaks HTTP/1.1
 /// alone it is as many as there are requests.
 type Connection = Client<HttpsConnector<HttpConnector>, Body>;
 
@@ -69,9 +90,15 @@ struct Shared {
 }
 
 struct Watches {
-    /// What one connection takes, as far as is known.
-    room: usize,
+    /// What one connection takes, and since when that is known, where it is less than [`ROOM`].
+    learnt: Option<(usize, Instant)>,
     connections: Vec<(Connection, Arc<Load>)>,
+}
+
+impl Watches {
+    fn room(&self, now: Instant) -> usize {
+        self.learnt.filter(|(_, since)| now.duration_since(*since) < LEARNT).map_or(ROOM, |(room, _)| room)
+    }
 }
 
 /// The watches on one connection.
@@ -122,8 +149,8 @@ impl Connections {
             None => builder,
         };
         let connector = builder.enable_all_versions().wrap_connector(http);
-        let (requests, lease) = (connection(&connector), connection(&connector));
-        let watches = Mutex::new(Watches { room: ROOM, connections: Vec::new() });
+        let (requests, lease) = (connection(&connector, REQUESTS), connection(&connector, LEASE));
+        let watches = Mutex::new(Watches { learnt: None, connections: Vec::new() });
         let opening = Semaphore::new(AT_A_TIME);
         Ok(Self { shared: Arc::new(Shared { connector, requests, lease, watches, opening }) })
     }
@@ -131,12 +158,12 @@ impl Connections {
     /// A place for one more watch.
     fn seat(&self) -> (Connection, Seat) {
         let mut watches = self.shared.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = watches.room;
+        let room = watches.room(Instant::now());
         let taken = |load: &Arc<Load>| load.taken.load(Ordering::Relaxed);
         watches.connections.retain(|(_, load)| taken(load) > 0);
         let free = watches.connections.iter().position(|(_, load)| taken(load) < room);
         let at = free.unwrap_or_else(|| {
-            watches.connections.push((connection(&self.shared.connector), Arc::default()));
+            watches.connections.push((connection(&self.shared.connector, WATCHES), Arc::default()));
             watches.connections.len() - 1
         });
         let (connection, load) = &watches.connections[at];
@@ -149,9 +176,10 @@ impl Connections {
     fn crowded(&self, seat: &Seat) {
         let answered = seat.load.answered.load(Ordering::Relaxed);
         let mut watches = self.shared.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        if answered > 0 && answered < watches.room {
+        let now = Instant::now();
+        if answered > 0 && answered < watches.room(now) {
             tracing::info!(answered, "the API server answers no more watches on one connection");
-            watches.room = answered;
+            watches.learnt = Some((answered, now));
         }
     }
 
@@ -168,19 +196,20 @@ impl Connections {
     }
 
     async fn request(self, request: Request<Body>) -> Result<Answer, BoxError> {
-        let of_lease = request.uri().path().starts_with("/apis/coordination.k8s.io/");
+        // The API server's own address may have a path before it.
+        let of_lease = request.uri().path().contains("/apis/coordination.k8s.io/");
         let connection = if of_lease { &self.shared.lease } else { &self.shared.requests };
         Ok(connection.request(request).await?.map(boxed))
     }
 }
 
-fn connection(connector: &HttpsConnector<HttpConnector>) -> Connection {
+fn connection(connector: &HttpsConnector<HttpConnector>, patience: Patience) -> Connection {
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_mins(1))
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .pool_idle_timeout(patience.idle)
+        .http2_keep_alive_interval(patience.silence)
+        .http2_keep_alive_timeout(patience.answer)
         .build(connector.clone())
 }
 
@@ -229,5 +258,21 @@ impl http_body::Body for Seated {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learnt_of_a_slow_server_is_forgotten() {
+        let now = Instant::now();
+        let mut watches = Watches { learnt: None, connections: Vec::new() };
+        assert_eq!(watches.room(now), ROOM);
+        watches.learnt = Some((3, now));
+        let second = Duration::from_secs(1);
+        assert_eq!(watches.room(now + LEARNT.saturating_sub(second)), 3);
+        assert_eq!(watches.room(now + LEARNT), ROOM);
     }
 }

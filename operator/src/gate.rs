@@ -2,8 +2,8 @@
 //!
 //! One watch a namespace answers both: it shows the metadata of our Secrets, and that it runs is the proof that the
 //! namespace is admitted. A namespace without the RoleBinding refuses it; it is tried again every few seconds, so an
-//! admission is noticed soon. Where only Members live there is no Secret to watch, so a question now and then does: each
-//! watch is a connection of its own, and half of a federation's members are guests on others' servers.
+//! admission is noticed soon. Where only Members live there is no Secret to watch, so a question now and then does: a
+//! watch is a request that stays open, and half of a federation's members are guests on others' servers.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use saatkond_operator::client::{Call, Fault, Verdict};
@@ -60,6 +60,7 @@ async fn one_verb_that_is_refused_is_named_and_the_rest_goes_on() {
     until_condition(&admin, server, "ChildrenApplied", "False/Forbidden").await;
     until_condition(&admin, ("Member", "forb-home", "register"), "Registered", "True/AsDeclared").await;
     // When the right is there the object recovers by itself.
+    until_condition(&admin, server, "ChildrenApplied", "True/AsDeclared").await;
     until_condition(&admin, server, AVAILABLE.0, AVAILABLE.1).await;
     assert!(rule.seen() > 3);
     operator.end().await;
@@ -158,6 +159,35 @@ async fn a_namespace_that_is_deleted_half_way_goes_and_takes_nothing_along() {
     operator.end().await;
     faker.abort();
     remove(&admin, "half").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_comes_before_the_policy_of_who_may_reach_it() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let allowed = Arc::new(AtomicBool::new(false));
+    let open = allowed.clone();
+    let verdict = move |_: &Call, _| if open.load(Ordering::SeqCst) { Verdict::Pass } else { Verdict::Answer(422) };
+    let rule = Rule::new(|call| call.verb == "patch" && call.resource == "networkpolicies", verdict);
+    let operator = bed.operator(Some(rule.clone()), &[]).await;
+    bed.apply(&federation("bare"));
+    let server = ("SecurityServer", "bare-home", "ss1");
+    until("the policy was refused twice", Duration::from_secs(30), || async {
+        if rule.seen() >= 2 { Ok(()) } else { Err(format!("{} so far", rule.seen())) }
+    })
+    .await;
+    until("what is no pod is there", Duration::from_secs(10), || async {
+        get(&admin, "Service", "bare-home", "ss1").await.map(|_| ()).ok_or_else(|| "no Service".to_owned())
+    })
+    .await;
+    assert_eq!(get(&admin, "Deployment", "bare-home", "ss1").await, None);
+    allowed.store(true, Ordering::SeqCst);
+    until_condition(&admin, server, AVAILABLE.0, AVAILABLE.1).await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "bare").await;
 }
 
 /// An admission policy that adds to every Service of a namespace as it is written.

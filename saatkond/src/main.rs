@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What a federation is made of are hundreds of thousands of short texts, and the documents about it are megabytes that come
 /// and go: glibc's allocator takes a header for each and gives little back. The chart sets it up for the controller, which shall be
-/// small; gateways have it as it is, which is fast.
+/// small; gateways keep its other defaults, which are fast.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

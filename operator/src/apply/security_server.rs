@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use saatkond_api::names::{entry, finalizer, manager};
 use saatkond_api::{SecurityServer, TrustAnchor};
+use saatkond_domain::children::{Child, ChildKind};
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::Stored;
 use saatkond_domain::security_server::observed::IdentityFacts;
@@ -80,18 +81,7 @@ async fn steps(
         applied.configuration = true;
     }
     copy(context, server, start_copy, &gathered.instance.packed, &packed).await?;
-    // One that is refused, or changed by somebody else as it is written, holds up none of the others.
-    let mut failed = None;
-    for child in children {
-        match objects::child(context, &namespace, child).await {
-            Ok(()) => {}
-            Err(error) if error.is_unreachable() => return Err(error),
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    apply_children(context, &namespace, children).await?;
     for pod_uid in forget {
         objects::forget(context, server, pod_uid).await?;
     }
@@ -103,6 +93,38 @@ async fn steps(
         context.caches.forget_server(&place(&**server));
     }
     Ok(())
+}
+
+/// Applies all: one that is refused, or changed by somebody else as it is written, holds up none of the others, but that no pod
+/// comes before the account it runs as and the policy of who may reach it.
+async fn apply_children(context: &Context, namespace: &str, children: &[Child]) -> Result<(), Error> {
+    let (mut failed, mut unguarded): (Option<Error>, bool) = (None, false);
+    for child in children {
+        if unguarded && child.kind() == ChildKind::Deployment {
+            continue;
+        }
+        match objects::child(context, namespace, child).await {
+            Ok(()) => {}
+            Err(error) if error.is_unreachable() => return Err(error),
+            Err(error) => {
+                unguarded |= matches!(child.kind(), ChildKind::ServiceAccount | ChildKind::NetworkPolicy);
+                if failed.as_ref().is_none_or(|known| gravity(known) < gravity(&error)) {
+                    failed = Some(error);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Which of several failures counts. A contested child first, since only that outcome keeps its own writes from waking the object
+/// at once; a conflict last, since looking again is all that it asks for.
+fn gravity(error: &Error) -> u8 {
+    match error {
+        Error::Contested { .. } => 2,
+        error if error.is_conflict() => 0,
+        _ => 1,
+    }
 }
 
 /// The authority of a generation that a plan names.

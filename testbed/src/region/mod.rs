@@ -347,16 +347,16 @@ impl Region {
     /// What there is to see when something does not come: objects, events and the ends of all logs.
     pub fn dump(&self) -> String {
         let mut text = format!("=== region {}\n", self.name);
+        // A disk that is full and a machine that is busy look like anything but that in what follows.
+        text += &run(Command::new("df").arg("-h").arg(self.folder())).unwrap_or_else(|error| format!("{error}\n"));
+        for file in ["/proc/loadavg", "/proc/pressure/io"] {
+            text += &fs::read_to_string(file).map_or_else(|_| String::new(), |line| format!("{file}: {line}"));
+        }
         for question in [
             &["get", "nodes,pods,pvc,services", "--all-namespaces", "--output=wide", "--request-timeout=5s"][..],
             &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", "--request-timeout=5s"][..],
         ] {
             text += &self.cluster.kubectl(question).unwrap_or_else(|error| format!("{error}\n"));
-        }
-        // A disk that is full and a machine that is busy look like anything but that in what follows.
-        text += &run(Command::new("df").arg("-h").arg(self.folder())).unwrap_or_else(|error| format!("{error}\n"));
-        for file in ["/proc/loadavg", "/proc/pressure/io"] {
-            text += &fs::read_to_string(file).map_or_else(|_| String::new(), |line| format!("{file}: {line}"));
         }
         let mut logs: Vec<_> = fs::read_dir(self.folder().join("logs")).into_iter().flatten().flatten().collect();
         logs.sort_by_key(fs::DirEntry::path);
