@@ -19,7 +19,7 @@ pub fn markdown() -> String {
     for condition in ConditionType::ALL {
         let _ = writeln!(text, "| `{condition}` | {} |", condition.meaning());
     }
-    text.push_str("\n## Reasons\n\nThe same words are the reasons of events and labels of metrics.\n\n| reason | means |\n|---|---|\n");
+    text.push_str("\n## Reasons\n\nThe same words are the reasons of events.\n\n| reason | means |\n|---|---|\n");
     for reason in Reason::ALL {
         let _ = writeln!(text, "| `{reason}` | {} |", reason.meaning());
     }
