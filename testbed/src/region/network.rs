@@ -40,6 +40,9 @@ pub(crate) fn ensure(layout: &Layout) -> Result<Network> {
     let network = if let Some(network) = read_json(&path)? {
         network
     } else {
+        // Left by a checkout at this path that was removed with its regions up: its address is another than the one chosen
+        // now, and all that is sent to the region would leave the machine.
+        remove_bridge(layout)?;
         let network = choose(layout)?;
         write_json(&path, &network)?;
         network
