@@ -13,16 +13,25 @@ use saatkond_e2e::repair::{Gateway, POPULATION};
 use saatkond_testbed::{Cluster, Layout, Region};
 use serde_json::Value;
 
-/// Says on failure what there was, and in any case brings the operator back for whoever comes next.
-struct Scene<'a>(&'a Region);
+/// Says on failure what there was. Takes down the region that it started; one that was there gets its operator back.
+struct Scene<'a> {
+    region: &'a Region,
+    was_there: bool,
+}
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.0.dump());
-            if let Err(error) = operator::start(self.0.cluster()) {
-                eprintln!("the operator could not be started again: {error:#}");
+            eprintln!("{}", self.region.dump());
+        }
+        if !self.was_there {
+            if let Err(error) = Region::down(self.region.name()) {
+                eprintln!("the region could not be taken down: {error}");
             }
+        } else if std::thread::panicking()
+            && let Err(error) = operator::start(self.region.cluster())
+        {
+            eprintln!("the operator could not be started again: {error:#}");
         }
     }
 }
@@ -38,8 +47,9 @@ fn a_federation_declared_in_yaml_exchanges_data() {
         return;
     }
     let layout = Layout::find();
+    let was_there = Region::list(&layout).unwrap().iter().any(|region| region.name() == "home");
     let region = Region::up("home").unwrap();
-    let scene = Scene(&region);
+    let scene = Scene { region: &region, was_there };
     let cluster = region.cluster();
     let person = format!("{PERSONS}/{SPECIMEN}");
 

@@ -95,7 +95,8 @@ async fn ask_one(context: Arc<Context>, namespace: String) {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
     let params = ListParams::default().labels(&ours()).limit(1);
     loop {
-        let wait = match api.list_metadata(&params).await {
+        // Boxed: what a request needs while it runs is not to be held by hundreds of tasks that wait.
+        let wait = match Box::pin(api.list_metadata(&params)).await {
             Ok(_) => {
                 learnt(&context, &namespace, NamespaceAccess::Granted);
                 ADMITTED

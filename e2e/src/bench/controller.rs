@@ -36,12 +36,14 @@ pub fn api_server(layout: &Layout) -> anyhow::Result<ApiServer> {
 const ALLOCATOR: &str = "_RJEM_MALLOC_CONF";
 
 /// Its value in the chart: what is measured is what is installed.
-fn allocator(layout: &Layout) -> anyhow::Result<String> {
-    let path = layout.root().join("charts/saatkond/templates/controller.yaml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let mut lines = text.lines().skip_while(|line| !line.ends_with(ALLOCATOR)).skip(1);
-    let value = lines.next().and_then(|line| line.trim().strip_prefix("value: "));
-    value.map(str::to_owned).with_context(|| format!("{} does not set {ALLOCATOR}", path.display()))
+fn allocator(cluster: &Cluster) -> anyhow::Result<String> {
+    let field = format!("--output=jsonpath={{.spec.template.spec.containers[0].env[?(@.name=='{ALLOCATOR}')].value}}");
+    let question = ["get", "deployment", "saatkond-controller", "--namespace", NAMESPACE, &field];
+    let value = cluster.kubectl(&question)?;
+    if value.trim().is_empty() {
+        bail!("the chart's controller does not set {ALLOCATOR}");
+    }
+    Ok(value.trim().to_owned())
 }
 
 /// A running controller. Dropping it kills it.
@@ -74,7 +76,7 @@ impl Controller {
             .env("POD_NAME", "bench")
             .env("SAATKOND_IMAGE", "saatkond:dev")
             .env("RUST_LOG", "warn")
-            .env(ALLOCATOR, allocator(layout)?)
+            .env(ALLOCATOR, allocator(cluster)?)
             .stdout(Stdio::from(file.try_clone()?))
             .stderr(Stdio::from(file))
             .spawn()

@@ -5,7 +5,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt as _};
 use saatkond_api::SecurityServer;
 use saatkond_api::names::{API_VERSION, manager};
-use saatkond_domain::children::{Child, covers, overwriting};
+use saatkond_domain::children::{Child, overwriting};
 use saatkond_domain::effects::{Deletion, FinalizerChange};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<
     let value = child.value();
     let doing = |verb: &str| Error::api(format!("{verb} {kind} {namespace}/{}", child.name()));
     let mut applied = match api.patch(child.name(), &ours(), &Patch::Apply(&value)).await {
-        Ok(applied) if covers(&as_json(&applied), &value) => applied,
+        Ok(applied) if children::learn(context, kind, &applied, Some(child)).intact => return Ok(()),
         Ok(added_to) => overwrite(&api, &added_to, &value).await.map_err(doing("overwrite"))?,
         // Somebody has changed what a list's entries are told apart by, say a port's number: applied, their entry would
         // stand beside ours, and both cannot.
@@ -68,8 +68,7 @@ pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<
         let answer = api.patch(child.name(), &PatchParams::default(), &disowned).await;
         applied = answer.map_err(doing("give up updates of"))?;
     }
-    let facts = children::learn(context, kind, &applied, Some(child));
-    if facts.intact {
+    if children::learn(context, kind, &applied, Some(child)).intact {
         return Ok(());
     }
     // Not tried again at once: whatever changes it as it is written would do so each time.
