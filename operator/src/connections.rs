@@ -11,7 +11,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::{Body, ConfigExt as _, DynBody};
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 use tower::{BoxError, Service};
 
 use crate::client::Answer;
@@ -34,9 +34,6 @@ use crate::client::Answer;
 /// Watches on one connection: below the 100 of Kubernetes' default, so that one that is opened anew finds room while the
 /// server still counts the old one.
 const ROOM: usize = 90;
-
-/// Watches that are opened at a time.
-const AT_A_TIME: usize = 4;
 
 /// How long a watch may take to be opened. Its answer begins at once: what takes longer waits for room, or for a server that
 /// does not answer anybody.
@@ -83,10 +80,10 @@ struct Shared {
     connector: HttpsConnector<HttpConnector>,
     requests: Connection,
     lease: Connection,
-    watches: Mutex<Watches>,
-    /// Watches that are being opened. Whoever comes while a connection is not there yet dials as well, and what TLS costs
-    /// is paid for each: hundreds come at once when a process starts.
-    opening: Semaphore,
+    watches: std::sync::Mutex<Watches>,
+    /// The turn of the watch that is being opened. Whoever comes while a connection is not there yet dials as well, and what came
+    /// second is not kept in the pool: nothing would ever ask it for a sign of life, and its watch would be deaf until its end.
+    opening: Mutex<()>,
 }
 
 struct Watches {
@@ -150,8 +147,8 @@ impl Connections {
         };
         let connector = builder.enable_all_versions().wrap_connector(http);
         let (requests, lease) = (connection(&connector, REQUESTS), connection(&connector, LEASE));
-        let watches = Mutex::new(Watches { learnt: None, connections: Vec::new() });
-        let opening = Semaphore::new(AT_A_TIME);
+        let watches = std::sync::Mutex::new(Watches { learnt: None, connections: Vec::new() });
+        let opening = Mutex::new(());
         Ok(Self { shared: Arc::new(Shared { connector, requests, lease, watches, opening }) })
     }
 
@@ -184,7 +181,7 @@ impl Connections {
     }
 
     async fn watch(self, request: Request<Body>) -> Result<Answer, BoxError> {
-        let _turn = self.shared.opening.acquire().await?;
+        let _turn = self.shared.opening.lock().await;
         let (connection, mut seat) = self.seat();
         let Ok(answer) = tokio::time::timeout(OPENING, connection.request(request)).await else {
             self.crowded(&seat);

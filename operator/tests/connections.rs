@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::ResourceExt as _;
 use kube::api::Api;
+use kube::{Client, ResourceExt as _};
 use saatkond_operator::client::{Hooks, connect};
 use saatkond_operator::metrics::ApiRequests;
 use saatkond_operator::watches::{Change, WatchSettings, follow};
 use support::until;
-use tokio::task::JoinSet;
-
-const WATCHES: usize = 30;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections of this process to a port of this machine.
 fn connections_to(port: u16) -> usize {
@@ -32,6 +33,52 @@ fn connections_to(port: u16) -> usize {
         .count()
 }
 
+/// Watches of namespaces, until dropped.
+struct Watching {
+    _watches: JoinSet<()>,
+    count: usize,
+    listed: Arc<AtomicUsize>,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Watching {
+    fn start(client: &Client, count: usize) -> Self {
+        let (listed, heard) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut watches = JoinSet::new();
+        for _ in 0..count {
+            let (api, listed, heard) = (Api::<Namespace>::all(client.clone()), listed.clone(), heard.clone());
+            watches.spawn(async move {
+                let settings = WatchSettings::default();
+                let on = move |change| match change {
+                    Change::All(_) => _ = listed.fetch_add(1, Ordering::SeqCst),
+                    Change::There(namespace) if Namespace::name_any(&namespace) == "news" => {
+                        heard.fetch_add(1, Ordering::SeqCst);
+                    }
+                    _ => {}
+                };
+                follow(api, settings.config(None), on, |_| {}).await;
+            });
+        }
+        Self { _watches: watches, count, listed, heard }
+    }
+
+    async fn all(&self, what: &str, bound: Duration, counter: &AtomicUsize) {
+        until(what, bound, || async {
+            let seen = counter.load(Ordering::SeqCst);
+            if seen >= self.count { Ok(()) } else { Err(format!("{seen} of {}", self.count)) }
+        })
+        .await;
+    }
+
+    async fn have_listed(&self) {
+        self.all("all have listed", Duration::from_secs(30), &self.listed).await;
+    }
+
+    async fn have_heard(&self) {
+        self.all("all watches are open and hear of it", Duration::from_mins(1), &self.heard).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_find_room_where_a_server_gives_a_connection_little() {
     let bed = support::bed_with_flags(&["--http2-max-streams-per-connection=8"]);
@@ -39,33 +86,87 @@ async fn watches_find_room_where_a_server_gives_a_connection_little() {
     let port = config.cluster_url.port_u16().unwrap();
     let before = connections_to(port);
     let client = connect(config, ApiRequests::default(), Hooks::default()).unwrap();
-    let (listed, heard) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let mut watches = JoinSet::new();
-    for _ in 0..WATCHES {
-        let (api, listed, heard) = (Api::<Namespace>::all(client.clone()), listed.clone(), heard.clone());
-        watches.spawn(async move {
-            let settings = WatchSettings::default();
-            let on = move |change| match change {
-                Change::All(_) => _ = listed.fetch_add(1, Ordering::SeqCst),
-                Change::There(namespace) if Namespace::name_any(&namespace) == "news" => {
-                    heard.fetch_add(1, Ordering::SeqCst);
-                }
-                _ => {}
-            };
-            follow(api, settings.config(None), on, |_| {}).await;
-        });
-    }
-    let all = |count: Arc<AtomicUsize>| {
-        move || {
-            let seen = count.load(Ordering::SeqCst);
-            async move { if seen >= WATCHES { Ok(()) } else { Err(format!("{seen} of {WATCHES}")) } }
-        }
-    };
-    until("all have listed", Duration::from_secs(30), all(listed)).await;
+    let watching = Watching::start(&client, 30);
+    watching.have_listed().await;
     bed.apply(&support::namespace("news", None));
-    until("all watches are open and hear of it", Duration::from_mins(1), all(heard)).await;
+    watching.have_heard().await;
     // While all are held, other requests have a connection of their own.
     Api::<Namespace>::all(client.clone()).get("news").await.unwrap();
     let used = connections_to(port) - before;
-    assert!((4..=8).contains(&used), "{used} connections for {WATCHES} watches, 8 to each");
+    assert!((4..=8).contains(&used), "{used} connections for 30 watches, 8 to each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_http_1_alone_has_a_connection_for_each_watch() {
+    let bed = support::bed_with_flags(&["--disable-http2-serving"]);
+    let config = bed.administrator().await;
+    let port = config.cluster_url.port_u16().unwrap();
+    let before = connections_to(port);
+    let client = connect(config, ApiRequests::default(), Hooks::default()).unwrap();
+    let watching = Watching::start(&client, 30);
+    watching.have_listed().await;
+    bed.apply(&support::namespace("news", None));
+    watching.have_heard().await;
+    Api::<Namespace>::all(client.clone()).get("news").await.unwrap();
+    let used = connections_to(port) - before;
+    assert!(used >= 30, "{used} connections for 30 watches");
+}
+
+/// A way to an API server whose connections can be made to fall silent: they stay open, and nothing passes any more.
+struct Way {
+    port: u16,
+    silenced: watch::Sender<u32>,
+    _served: JoinHandle<()>,
+}
+
+impl Way {
+    async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let (silenced, signal) = watch::channel(0);
+        let served = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut signal = signal.clone();
+                signal.mark_unchanged();
+                connections.spawn(async move {
+                    let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        // Both ends are held, and not read.
+                        _ = signal.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { port: own, silenced, _served: served }
+    }
+
+    /// Silences the connections there are; those that are opened from now on work.
+    fn fall_silent(&self) {
+        self.silenced.send_modify(|times| *times += 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_fall_silent_are_given_up_and_opened_anew() {
+    let bed = support::bed_with_flags(&[]);
+    let mut config = bed.administrator().await;
+    let way = Way::to(config.cluster_url.port_u16().unwrap()).await;
+    config.cluster_url = format!("https://127.0.0.1:{}", way.port).parse().unwrap();
+    let client = connect(config, ApiRequests::default(), Hooks::default()).unwrap();
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let watching = Watching::start(&client, 3);
+    watching.have_listed().await;
+    bed.apply(&support::namespace("first", None));
+    namespaces.get("first").await.unwrap();
+    way.fall_silent();
+    bed.apply(&support::namespace("news", None));
+    // A request that waits on a silent connection ends, and the next goes through, long before kube's bound on reading (295 s).
+    until("requests pass again", Duration::from_secs(30), || async {
+        namespaces.get("news").await.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await;
+    // A watch that hears nothing cannot know that there is news; it finds out 45 s later, not when it would have ended (290 s).
+    watching.have_heard().await;
 }

@@ -53,10 +53,10 @@ pub fn bed_with_controllers() -> &'static Bed {
     BED.get_or_init(|| start(&ApiServerOptions::with_controllers()))
 }
 
-/// The same, with further flags of the API server.
+/// One of its own, with further flags of the API server.
 pub fn bed_with_flags(flags: &[&str]) -> &'static Bed {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    BED.get_or_init(|| start(&ApiServerOptions { api_server_flags: flags, ..ApiServerOptions::default() }))
+    Box::leak(Box::new(start(&ApiServerOptions { api_server_flags: flags, ..ApiServerOptions::default() })))
 }
 
 fn start(options: &ApiServerOptions) -> Bed {
