@@ -75,7 +75,7 @@ chart: ## Test the Helm chart: lint, golden renders, refused values (UPDATE=1 wr
 
 .PHONY: crash
 crash: tools-api testbed ## Crash plans beyond those of `make test`, 25 min: pairs of crashes, API faults, 5 min of idling
-	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --no-fail-fast --test crash --test idle -- --nocapture
+	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --no-fail-fast --test crash --test idle --test rotation -- --nocapture
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl

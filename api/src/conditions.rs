@@ -52,6 +52,8 @@ documented! {
         Admitted,
         /// An authority with a key at hand can issue certificates. TrustAnchor.
         AuthorityAvailable,
+        /// No change of the authority is held up: none is under way, or the next step needs nobody. TrustAnchor.
+        RotationUnblocked,
         /// Claims of member identities are guarded: the admission mode is `Annotated` and its policy is installed. TrustAnchor.
         AdmissionGuarded,
         /// What the object asks for stands in the published, signed configuration. TrustAnchor, SecurityServer.
@@ -168,6 +170,12 @@ documented! {
         /// The namespace is being deleted.
         NamespaceTerminating,
 
+        /// A change of the authority waits for processes; the message names them and what each has not stated yet.
+        RotationWaiting,
+        /// Event: a change of the authority has reached its next phase.
+        RotationAdvanced,
+        /// Event: the key of an authority that issues no more was deleted.
+        AuthorityDestroyed,
         /// Event: a certificate authority was made.
         AuthorityCreated,
         /// Event: certificates and keys were issued.

@@ -54,14 +54,25 @@ pub fn namespace(namespace: &ObservedNamespace) -> Result<(), Refusal> {
     if namespace.access == NamespaceAccess::Granted {
         return Ok(());
     }
-    let name = &namespace.name;
+    let (name, elsewhere) = (&namespace.name, elsewhere(namespace));
     Err(Refusal {
         reason: Reason::NamespaceNotAdmitted,
         message: format!(
-            "the operator has no rights in namespace {name}; the governing authority runs: kubectl saatkond admit {name}"
+            "the operator has no rights in namespace {name}; the governing authority runs: kubectl saatkond admit {name}{elsewhere}"
         ),
     })
 }
+
+/// What the command needs where the operator is not in the namespace that the plugin takes for granted.
+fn elsewhere(namespace: &ObservedNamespace) -> String {
+    if namespace.operator == DEFAULT_NAMESPACE {
+        return String::new();
+    }
+    format!(" --operator-namespace {}", namespace.operator)
+}
+
+/// The namespace that the plugin takes for the operator's unless told otherwise.
+pub const DEFAULT_NAMESPACE: &str = "saatkond-system";
 
 /// Whether a namespace may claim an identity. `registered`: the identity stands in the published configuration.
 ///
@@ -86,7 +97,8 @@ pub fn claim(
     if !allowed.contains(identity) {
         let (name, word) = (&namespace.name, shell_word(&identity.to_string()));
         let mut message = format!(
-            "namespace {name} may not claim {identity}; the governing authority runs: kubectl saatkond admit {name} {word}"
+            "namespace {name} may not claim {identity}; the governing authority runs: kubectl saatkond admit {name} {word}{}",
+            elsewhere(namespace)
         );
         if let Some((entry, error)) = malformed.first() {
             let entry: String = entry.chars().take(80).collect();
@@ -148,6 +160,7 @@ mod tests {
 
     fn namespace_with(identities: Option<&str>) -> ObservedNamespace {
         ObservedNamespace {
+            operator: DEFAULT_NAMESPACE.into(),
             name: "benefits".into(),
             identities: identities.map(Into::into),
             access: NamespaceAccess::Denied,
@@ -195,5 +208,32 @@ mod tests {
         for (text, word) in [("EE/GOV/1", "EE/GOV/1"), ("EE/G(V/1?", "'EE/G(V/1?'"), ("EE/O'N/1", r"'EE/O'\''N/1'")] {
             assert_eq!(shell_word(text), word);
         }
+    }
+
+    #[test]
+    fn the_command_names_the_operators_namespace_where_it_is_not_the_usual_one() {
+        let denied = |operator: &str| {
+            let namespace = ObservedNamespace {
+                access: NamespaceAccess::Denied,
+                operator: operator.into(),
+                ..namespace_with(None)
+            };
+            self::namespace(&namespace).unwrap_err().message
+        };
+        assert!(
+            denied("saatkond-system").ends_with("kubectl saatkond admit benefits"),
+            "{}",
+            denied("saatkond-system")
+        );
+        assert!(
+            denied("trust").ends_with("kubectl saatkond admit benefits --operator-namespace trust"),
+            "{}",
+            denied("trust")
+        );
+        let namespace = ObservedNamespace { operator: "trust".into(), ..namespace_with(None) };
+        let identity: MemberIdentity = "EE/GOV/70000002".parse().unwrap();
+        let refused = claim(AdmissionMode::Annotated, AdmissionPolicy::Installed, Some(&namespace), &identity, false);
+        let message = refused.unwrap_err().message;
+        assert!(message.contains("admit benefits EE/GOV/70000002 --operator-namespace trust"), "{message}");
     }
 }

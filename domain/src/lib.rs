@@ -13,6 +13,7 @@ pub mod names;
 pub mod observed;
 pub mod publication;
 pub mod quantity;
+pub mod rotation;
 pub mod schedule;
 pub mod serving;
 pub mod settings;
@@ -50,6 +51,7 @@ pub mod trust_anchor {
     pub mod keys;
     pub mod observed;
     pub mod plan;
+    pub mod rotation;
     pub mod status;
 
     pub use plan::plan;

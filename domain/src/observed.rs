@@ -20,6 +20,8 @@ pub struct ObservedNamespace {
     pub identities: Option<String>,
     /// Whether the operator has its rights there.
     pub access: NamespaceAccess,
+    /// The operator's own namespace: a binding is for its ServiceAccount there.
+    pub operator: String,
     /// Whether it is being deleted: nothing can be created in it any more.
     pub terminating: bool,
 }

@@ -41,6 +41,18 @@ fn start() -> ApiServer {
         || Ok((!as_user(server.cluster(), "nobody", &probe).status.success()).then_some(())),
     )
     .unwrap();
+    let probe = ["create", "rolebinding", "probe", "-n", "kube-system", "--dry-run=server"];
+    let role = ["--clusterrole=saatkond-member-namespace", "--user=nobody"];
+    wait::until(
+        "the policy on bindings is in force",
+        Duration::from_mins(1),
+        || server.logs(),
+        || {
+            let output = server.cluster().kubectl_command().args(probe).args(role).output().unwrap();
+            Ok((!output.status.success()).then_some(()))
+        },
+    )
+    .unwrap();
     server
 }
 
@@ -152,6 +164,43 @@ fn neither_creation_nor_a_subresource_is_a_way_around() {
     let finalize = as_user(cluster, "nobody", &["replace", "--raw=/api/v1/namespaces/e2e-around/finalize", "-f", path]);
     assert!(refused(&finalize), "{finalize:?}");
     assert_eq!(annotation(cluster, "e2e-around"), "");
+}
+
+#[test]
+fn who_admits_gains_nothing_by_it() {
+    let cluster = server().cluster();
+    namespace(cluster, "e2e-bound");
+    let bind = |kind: &str, namespace: &[&str], subject: &str| {
+        let arguments = [
+            "create",
+            kind,
+            "saatkond-member-namespace",
+            "--clusterrole=saatkond-member-namespace",
+            "--dry-run=server",
+        ];
+        as_user(cluster, "authority", &[&arguments[..], &[subject], namespace].concat())
+    };
+    let operator = "--serviceaccount=saatkond-system:saatkond-controller";
+    let good = bind("rolebinding", &["-n", "e2e-bound"], operator);
+    assert!(good.status.success(), "{good:?}");
+    for (namespace, subject, why) in [
+        ("e2e-bound", "--user=authority", "to nobody else"),
+        ("e2e-bound", "--group=system:authenticated", "to nobody else"),
+        ("e2e-bound", "--serviceaccount=e2e-bound:saatkond-controller", "to nobody else"),
+        ("e2e-bound", "--serviceaccount=saatkond-system:default", "to nobody else"),
+        ("saatkond-system", operator, "in the namespace of a member"),
+        ("kube-system", operator, "in the namespace of a member"),
+    ] {
+        let refused = bind("rolebinding", &["-n", namespace], subject);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{namespace} {subject}: {said}");
+    }
+    // The role has no right on cluster-wide bindings; for who has, the policy stands.
+    let arguments = ["create", "clusterrolebinding", "all", "--clusterrole=saatkond-member-namespace", operator];
+    let refused = cluster.kubectl_command().args(arguments).output().unwrap();
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("not for the whole cluster")
+    );
 }
 
 /// The plugin as a person whose only rights are those of the chart's ClusterRole.

@@ -338,7 +338,7 @@ fn each_switch_does_what_it_says() {
         ("NetworkPolicy", vec!["--set", "networkPolicies.enabled=false"], 0),
         ("CustomResourceDefinition", vec![], 3),
         ("CustomResourceDefinition", vec!["--set", "crds.install=false"], 0),
-        ("ValidatingAdmissionPolicy", vec![], 1),
+        ("ValidatingAdmissionPolicy", vec![], 2),
         ("ValidatingAdmissionPolicy", vec!["--set", "admissionPolicy.install=false"], 0),
         ("ValidatingAdmissionPolicyBinding", vec!["--set", "admissionPolicy.install=false"], 0),
     ] {

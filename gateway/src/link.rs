@@ -143,7 +143,7 @@ pub fn loaded(context: &Context, in_force: &InForce) -> Option<Loaded> {
         bundle_hash: in_force.bundle.hash(),
         leaf_issue_number: in_force.identity.issue_number,
         leaf_serial: in_force.identity.authentication.facts.serial.clone(),
-        oldest_session: context.sessions.oldest(),
+        old_sessions: Some(context.sessions.other_than(in_force.instance.payload.signing_generation)),
         started_alone: context.started_alone.get().copied(),
     })
 }

@@ -1,53 +1,68 @@
-//! Connections that peers hold open, so that a receipt can say how old the oldest is.
+//! Sessions that peers hold open, so that a receipt can say which authorities' leaves are still in use in one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
-
-/// The open sessions.
+/// The open sessions: for each generation, in how many of them a leaf of it was presented.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions(Arc<Mutex<Open>>);
+pub struct Sessions(Arc<Mutex<BTreeMap<u64, usize>>>);
 
-#[derive(Debug, Default)]
-struct Open {
-    next: u64,
-    since: BTreeMap<u64, Timestamp>,
-}
-
-/// An open session, until it is dropped.
+/// An open session, until it is closed or dropped.
 #[derive(Debug)]
 pub struct Session {
     sessions: Sessions,
-    number: u64,
+    generations: Vec<u64>,
 }
 
 impl Sessions {
-    /// One more.
+    /// One more, in which leaves of these generations were presented.
     #[must_use]
-    pub fn open(&self, now: Timestamp) -> Session {
+    pub fn open(&self, generations: impl IntoIterator<Item = u64>) -> Session {
+        let generations: Vec<_> = generations.into_iter().collect();
         let mut open = self.lock();
-        let number = open.next;
-        open.next += 1;
-        open.since.insert(number, now);
+        for generation in &generations {
+            *open.entry(*generation).or_default() += 1;
+        }
         drop(open);
-        Session { sessions: self.clone(), number }
+        Session { sessions: self.clone(), generations }
     }
 
-    /// When the oldest that is still open was established.
+    /// The generations in use other than this one.
     #[must_use]
-    pub fn oldest(&self) -> Option<Timestamp> {
-        self.lock().since.values().min().copied()
+    pub fn other_than(&self, signing: u64) -> Vec<u64> {
+        self.lock().keys().copied().filter(|generation| *generation != signing).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// Ends it. Whether it was the last of one of its generations.
+    pub fn close(mut self) -> bool {
+        self.end()
+    }
+
+    fn end(&mut self) -> bool {
+        let mut open = self.sessions.lock();
+        let mut was_last = false;
+        for generation in std::mem::take(&mut self.generations) {
+            if let Some(count) = open.get_mut(&generation) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(&generation);
+                    was_last = true;
+                }
+            }
+        }
+        was_last
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.lock().since.remove(&self.number);
+        self.end();
     }
 }
 
@@ -56,12 +71,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_is_the_oldest_that_is_open() {
-        let (sessions, at) = (Sessions::default(), |second| Timestamp::from_second(second).unwrap());
-        let first = sessions.open(at(1));
-        let _second = sessions.open(at(2));
-        assert_eq!(sessions.oldest(), Some(at(1)));
-        drop(first);
-        assert_eq!(sessions.oldest(), Some(at(2)));
+    fn a_generation_is_in_use_until_its_last_session_ends() {
+        let sessions = Sessions::default();
+        let (first, second, third) = (sessions.open([1, 1]), sessions.open([1, 2]), sessions.open([2, 2]));
+        assert_eq!((sessions.other_than(1), sessions.other_than(2)), (vec![2], vec![1]));
+        assert_eq!(sessions.other_than(3), [1, 2]);
+        assert!(!first.close(), "another has a leaf of 1");
+        assert!(second.close());
+        assert_eq!(sessions.other_than(2), Vec::<u64>::new());
+        drop(third);
+        assert_eq!(sessions.other_than(3), Vec::<u64>::new());
     }
 }

@@ -25,7 +25,7 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
         return Ok(None);
     };
     // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
-    let Some(namespace) = context.world.namespace(namespace) else { return Ok(None) };
+    let Some(namespace) = context.world.namespace(namespace, &context.settings.namespace) else { return Ok(None) };
     let seen = observe::member::gather(context, member.clone(), namespace).await?;
     let now = context.clock.now();
     let todo = plan::plan(&seen, now);

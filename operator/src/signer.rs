@@ -24,6 +24,8 @@ use crate::error::Error;
 /// The keys of one trust anchor, as its Secrets hold them.
 #[derive(Debug, Default)]
 pub struct AnchorKeys {
+    /// UID of the TrustAnchor that they were read for.
+    pub owner: Option<String>,
     /// The authorities, without their keys.
     pub authorities: Vec<ObservedAuthority>,
     /// The configuration keys, without their secret half.

@@ -13,7 +13,8 @@ use saatkond_domain::trust_anchor::{plan, status};
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
 use crate::events::told;
-use crate::{apply, observe, status_writer};
+use crate::observe::trust_anchor::{Reading, gather};
+use crate::{apply, status_writer};
 
 /// One look at one trust anchor.
 pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
@@ -21,9 +22,14 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
         context.signer.forget(name);
         return Ok(None);
     };
-    let seen = observe::trust_anchor::gather(context, anchor.clone()).await?;
-    let now = context.clock.now();
-    let todo = plan::plan(&seen, now);
+    let mut seen = gather(context, anchor.clone(), Reading::Cached).await?;
+    let mut now = context.clock.now();
+    let mut todo = plan::plan(&seen, now);
+    if todo.decide_again {
+        seen = gather(context, anchor.clone(), Reading::Live).await?;
+        now = context.clock.now();
+        todo = plan::plan(&seen, now);
+    }
     let (applied, ended) = apply::trust_anchor::execute(context, &anchor, &todo).await;
     let update = status::status(&seen, &todo, &applied, now);
     let api: Api<TrustAnchor> = Api::all(context.client.clone());

@@ -85,13 +85,14 @@ impl World {
 
     /// A namespace with what is known of the operator's rights in it. `None`: it does not exist, or it is not known yet
     /// whether it is admitted.
-    pub fn namespace(&self, name: &str) -> Option<Arc<ObservedNamespace>> {
+    pub fn namespace(&self, name: &str, operator: &str) -> Option<Arc<ObservedNamespace>> {
         let namespace = self.namespaces.get("", name)?;
         let access = *lock(&self.access).get(name)?;
         Some(Arc::new(ObservedNamespace {
             name: name.to_owned(),
             identities: namespace.annotations().get(annotation::MEMBER_IDENTITIES).cloned(),
             access,
+            operator: operator.to_owned(),
             terminating: namespace.metadata.deletion_timestamp.is_some(),
         }))
     }

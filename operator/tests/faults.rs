@@ -262,3 +262,44 @@ async fn an_object_that_is_changed_as_it_is_written_is_named_and_not_fought_over
     faker.abort();
     remove(&admin, "cont").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_that_is_made_anew_takes_up_nothing_of_the_one_before() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let operator = bed.operator(None, &[]).await;
+    let anchor = json!({
+        "apiVersion": "saatkond.io/v1alpha1", "kind": "TrustAnchor", "metadata": {"name": "anew"},
+        "spec": {"instance": "ANEW", "source": {"managed": {}}},
+    });
+    bed.apply(&anchor.to_string());
+    let ready = ("TrustAnchor", "", "anew");
+    until_condition(&admin, ready, "ConfigurationPublished", "True/AsDeclared").await;
+    let owner = async |kind: &str, name: &str| {
+        let object = get(&admin, kind, support::SYSTEM, name).await?;
+        object["metadata"]["ownerReferences"][0]["uid"].as_str().map(str::to_owned)
+    };
+    let before = owner("Secret", "anew-ca-1").await.unwrap();
+    // What the first one owned is taken away by the garbage collector, a moment after the second one is there.
+    bed.kubectl(&["delete", "trustanchor", "anew"]);
+    bed.apply(&anchor.to_string());
+    let after = get(&admin, "TrustAnchor", "", "anew").await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    assert_ne!(before, after);
+    for (kind, name) in [
+        ("Secret", "anew-ca-1"),
+        ("Secret", "anew-configuration-1"),
+        ("Secret", "anew-configuration-2"),
+        ("ConfigMap", "anew-instance-configuration"),
+    ] {
+        until(&format!("{kind} {name} is of the new anchor"), Duration::from_mins(1), || async {
+            let seen = owner(kind, name).await;
+            if seen.as_deref() == Some(&*after) { Ok(()) } else { Err(format!("{seen:?}, not {after}")) }
+        })
+        .await;
+    }
+    until_condition(&admin, ready, "AuthorityAvailable", "True/AsDeclared").await;
+    until_condition(&admin, ready, "ConfigurationPublished", "True/AsDeclared").await;
+    operator.end().await;
+    remove(&admin, "anew").await;
+}

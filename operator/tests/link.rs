@@ -172,7 +172,7 @@ fn poll(loaded: Option<u64>, have: u64, wait: u32) -> Poll {
             bundle_hash: "00".into(),
             leaf_issue_number: 1,
             leaf_serial: "4a".into(),
-            oldest_session: None,
+            old_sessions: Some(vec![]),
             started_alone: None,
         }),
         have_instance_version: have,

@@ -122,6 +122,17 @@ async fn the_controller_uses_every_right_and_needs_no_other() {
     })
     .await;
 
+    // The key of an authority that was replaced is deleted.
+    let gateways = support::fake_receipts(admin.clone());
+    support::gateway_pods(&admin, "right-home", "ss1").await;
+    bed.kubectl(&["patch", "ta", "right", "--type=merge", "--patch", r#"{"spec": {"rotation": {"requestID": "r1"}}}"#]);
+    support::until_authority(&admin, "right", 2).await;
+    until("the old key is gone", Duration::from_secs(20), || async {
+        get(&admin, "Secret", support::SYSTEM, "right-ca-1").await.map_or(Ok(()), |_| Err("it is there".to_owned()))
+    })
+    .await;
+    gateways.abort();
+
     // The documents go with their server.
     of("SecurityServer").delete("ss1", &DeleteParams::default()).await.unwrap();
     until("the server is gone", Duration::from_secs(30), || async {

@@ -31,6 +31,9 @@ pub struct InstanceConfiguration {
     pub bundle: Vec<AuthorityEntry>,
     /// The generation that signs leaves now.
     pub signing_generation: u64,
+    /// How far a change of the authority is; absent where there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationEntry>,
     /// Who may sign the next documents.
     pub configuration_keys: ConfigurationKeys,
     /// Every registered member with its subsystems, ordered by class and code.
@@ -54,6 +57,43 @@ pub struct AuthorityEntry {
     pub generation: u64,
     /// The certificate in PEM.
     pub certificate: String,
+}
+
+/// How far the change from one authority to the next is. It stands in the document so that phase, bundle and who signs are one
+/// write (ADR 10); gateways do not act on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationEntry {
+    /// The phase.
+    pub phase: RotationPhase,
+    /// The generation beside the one that signs: announced, replaced or withdrawn. Absent when stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<u64>,
+    /// Whether this is the way back from a change that was cancelled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returning: bool,
+    /// The highest generation that was ever announced.
+    pub highest: u64,
+    /// The requests that were taken up, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<String>,
+    /// Since when the phase is published.
+    pub since: Timestamp,
+}
+
+/// The phases of a change of the authority that are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RotationPhase {
+    /// One authority is trusted, and signs.
+    Stable,
+    /// The next one is trusted, and signs nothing yet.
+    Announcing,
+    /// The next one signs; leaves of the old one are still trusted.
+    Switching,
+    /// The old one is no longer trusted.
+    Retiring,
+    /// The announced one is no longer trusted; it has signed nothing.
+    RollingBack,
 }
 
 /// The keys that may sign documents: the current one and the one that follows it, announced ahead so that a change of

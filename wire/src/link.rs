@@ -45,9 +45,10 @@ pub struct Loaded {
     pub leaf_issue_number: u64,
     /// The serial number of the authentication leaf presented in new handshakes, in hex.
     pub leaf_serial: String,
-    /// When the oldest session that is still open was established; absent when none is.
+    /// Of all sessions that are open: the generations of the authorities that issued their leaves, this process's and its peers',
+    /// other than the one that signs now; ascending. Absent from a process that does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest_session: Option<Timestamp>,
+    pub old_sessions: Option<Vec<u64>>,
     /// When this process began to serve, if it did so without having met the link or any peer (design §6.2 b): from then until it
     /// met somebody it may have run on what the federation had left behind. Absent for every other start.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -157,6 +157,7 @@ fn anchor(owners: &[Owner]) -> Result<TrustAnchor> {
         instance: INSTANCE.parse()?,
         source: TrustSource { managed: Some(ManagedSource::default()), external: None },
         leaf_policy: LeafPolicy::default(),
+        rotation: None,
         autonomy: Period::hours(72),
         admission: saatkond_api::v1alpha1::trust_anchor::AdmissionMode::Annotated,
         global_groups: vec![GlobalGroup {

@@ -88,8 +88,8 @@ pub struct Subsystem {
     #[schemars(length(min = 1, max = 255))]
     pub display_name: Option<String>,
     /// How the subsystem's information system must connect to the security server when it calls. `HTTP`: plain HTTP is
-    /// accepted, so whoever reaches the port may call in the subsystem's name; the NetworkPolicy of the security
-    /// server keeps others out.
+    /// accepted, so whoever reaches the port may call in the subsystem's name. The NetworkPolicy of the security server admits the
+    /// namespaces of the members that it serves, and those in its `clientAccess`: all of these may.
     pub connection_type: ConnectionType,
     /// The security servers that serve the subsystem, at most 16. Unset: every server that the member owns. A server
     /// of another member serves it only if that server lists this member in `guests`: both sides say so.

@@ -72,7 +72,10 @@ pub struct SecurityServerSpec {
     #[schemars(length(min = 1, max = 261), regex(pattern = ADDRESS))]
     pub address: Option<String>,
     /// Members that the server also serves, at most 100. Each must name the server in its subsystems' `servers`: both
-    /// sides say so. The server gets a signing certificate for each. The owner is not listed.
+    /// sides say so. The server gets a signing certificate for each. The owner is not listed. All whom a server serves share its
+    /// trust: with `connectionType: HTTP` whoever reaches the client port may call in the name of any of them, guests' pods in
+    /// the owner's name too; and a guest's service is called from this server, wherever its URL points. Give a guest of whom that
+    /// must not be said a server of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["memberClass".into(), "memberCode".into()]))]
@@ -358,9 +361,11 @@ pub struct ProcessReceipt {
     /// Serial number of the TLS certificate that it uses, hexadecimal.
     #[schemars(length(max = 64))]
     pub leaf_serial: String,
-    /// When its oldest open session was established. Unset: it has none.
+    /// Generations of authorities other than the one that issues now whose certificates, its own or its peers', are in use in
+    /// sessions that are still open. Unset: it does not say. At most 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest_session: Option<Time>,
+    #[schemars(length(max = 16))]
+    pub old_sessions: Option<Vec<u64>>,
     /// When it began to serve without having met the operator or any other server: until it met one it may have run on a
     /// configuration that was not the newest. Unset: it had met one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,7 +25,9 @@ use crate::refs::{ClientIdRef, OperatorSecretRef};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Servers", type_ = "integer", json_path = ".status.counts.securityServers"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.rotation.phase"),
     printcolumn(name = "Sequence", type_ = "integer", json_path = ".status.bundle.sequence"),
+    printcolumn(name = "Acked", type_ = "string", json_path = ".status.rotation.acknowledged"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Serves-Until",
@@ -58,7 +60,10 @@ use crate::refs::{ClientIdRef, OperatorSecretRef};
     .field_path(".source"),
     validation = Rule::new("duration(self.autonomy) >= duration('1m') && duration(self.autonomy) <= duration('2160h')")
         .message("autonomy must be between 1m and 2160h (90 days)")
-        .field_path(".autonomy")
+        .field_path(".autonomy"),
+    validation = Rule::new("!has(self.rotation) || has(self.source.managed)")
+        .message("rotation is of a managed authority; an external one rotates by its list of certificates")
+        .field_path(".rotation")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TrustAnchorSpec {
@@ -71,6 +76,10 @@ pub struct TrustAnchorSpec {
     /// renewal.
     #[serde(default)]
     pub leaf_policy: LeafPolicy,
+    /// The change of a managed authority for another one, key and all, without a request that fails on the way. See
+    /// docs/rotation.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
     /// For how long the federation must go on exchanging messages with its operator gone, at any moment. Signed
     /// documents live for this plus one day; a leaf policy that leaves less is refused. Between `1m` and `2160h` (90
     /// days). Default: `72h`.
@@ -87,6 +96,24 @@ pub struct TrustAnchorSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["code".into()]))]
     pub global_groups: Vec<GlobalGroup>,
+}
+
+/// A change of the authority.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// A new value begins a change: another authority is made, announced to every process, then issues every certificate anew, and the
+    /// old one is retired. Each step waits until every process has stated that it is ready for it; `status` names who is waited for.
+    /// A value never begins a second change. 1 to 63 characters. Example: `2027-annual`.
+    #[serde(default, rename = "requestID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub request_id: Option<String>,
+    /// The value of `requestID` whose change is to be undone. While the next authority is only announced it is withdrawn; later the
+    /// old one issues every certificate again, once every process has stated that it trusts both. It has no effect on a change that is
+    /// complete, and cannot itself be undone: ask for another change. Example: `2027-annual`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub cancel: Option<String>,
 }
 
 /// The autonomy that a trust anchor has unless it says otherwise: three days.
@@ -300,6 +327,9 @@ pub struct TrustAnchorStatus {
     /// The generation that issues new certificates. Unset while nothing can be issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_generation: Option<u64>,
+    /// How far a change of a managed authority is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
     /// The instance configuration that is published now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<InstanceConfigurationStatus>,
@@ -328,6 +358,50 @@ pub struct BundleStatus {
     /// The generations whose certificates are in the bundle, ascending.
     #[schemars(length(max = 16))]
     pub generations: Vec<u64>,
+}
+
+/// How far a change of the authority is, as it is published.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationStatus {
+    /// The phase.
+    pub phase: RotationPhase,
+    /// Since when.
+    pub since: Time,
+    /// The generation that issues.
+    pub signing_generation: u64,
+    /// The generation beside it: announced, replaced or withdrawn. Unset when stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_generation: Option<u64>,
+    /// Whether this is the way back from a change that was cancelled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returning: bool,
+    /// The highest generation that was ever announced; none of them is used for another authority.
+    pub highest_generation: u64,
+    /// The requests that were taken up, oldest first. At most 128.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(max = 63)))]
+    pub requests: Vec<String>,
+    /// How many processes, of how many, have stated what the phase waits for. Example: `38/40`.
+    #[schemars(length(max = 23))]
+    pub acknowledged: String,
+}
+
+/// The phase of a change of the authority.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RotationPhase {
+    /// One authority is trusted, and issues.
+    Stable,
+    /// A change was asked for: the next authority is made, or the end of the last change is waited for.
+    Preparing,
+    /// The next authority is trusted, and issues nothing yet.
+    Announcing,
+    /// The next authority issues every certificate anew; those of the old one are still trusted.
+    Switching,
+    /// The old authority is no longer trusted.
+    Retiring,
+    /// The announced authority is withdrawn; it has issued nothing.
+    RollingBack,
 }
 
 /// One generation of the authority.

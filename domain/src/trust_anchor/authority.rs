@@ -12,6 +12,7 @@ use saatkond_pki::authority::AuthorityCertificate;
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
+use crate::rotation::{Phase, Standing, Step, blockers, next_step};
 use crate::schedule::{CannotIssue, can_issue};
 
 /// What is concluded about a trust anchor's authorities.
@@ -23,8 +24,14 @@ pub struct AuthorityState {
     pub signing: Option<u64>,
     /// Whether that generation's key is at hand and its certificate lets it issue now.
     pub can_issue: bool,
-    /// A generation to make: only ever the first, and only where no trace of any is left.
+    /// A generation to make: the first, only where no trace of any is left, or the next, where a change was asked for.
     pub create: Option<u32>,
+    /// A generation whose key is to be deleted: it will never issue again.
+    pub destroy: Option<u64>,
+    /// What is to be published of a managed authority's rotation.
+    pub standing: Option<Standing>,
+    /// What was decided about it.
+    pub step: Step,
     /// What is wrong, for machines and people.
     pub problem: Option<(Reason, String)>,
     /// Name of a Secret that stands in the way.
@@ -44,8 +51,8 @@ pub fn retirement(anchor: &saatkond_api::TrustAnchor) -> jiff::SignedDuration {
 #[must_use]
 pub fn state(seen: &ObservedTrustAnchor, now: Timestamp) -> AuthorityState {
     let mut state = match seen.anchor.spec.source.choice() {
-        Some(SourceChoice::Managed(_)) => managed(seen),
-        Some(SourceChoice::External(external)) => from_outside(seen, external),
+        Some(SourceChoice::Managed(_)) => rotated(seen, managed(seen), now),
+        Some(SourceChoice::External(external)) => from_outside(seen, external, now),
         None => AuthorityState {
             problem: Some((
                 Reason::InvalidSpec,
@@ -69,6 +76,9 @@ fn published(seen: &ObservedTrustAnchor) -> AuthorityState {
         signing: document.map(|document| document.signing_generation),
         can_issue: false,
         create: None,
+        destroy: None,
+        standing: None,
+        step: Step::Rest,
         problem: None,
         foreign: None,
     }
@@ -135,8 +145,60 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
     state
 }
 
+/// The managed authority after the next step of its rotation, where one can be taken.
+fn rotated(seen: &ObservedTrustAnchor, mut state: AuthorityState, now: Timestamp) -> AuthorityState {
+    let Some(generation) = state.signing else { return state };
+    let standing = super::rotation::standing(seen).unwrap_or_else(|| Standing::first(generation));
+    // Without the key that should issue there is nothing to change from; it has been said what is to be done.
+    let step = match &state.problem {
+        None => next_step(&super::rotation::observed(seen, standing.clone(), now), now),
+        Some(_) => Step::Rest,
+    };
+    let target = if let Step::Publish(target) = &step { target } else { &standing };
+    let held = |generation: u64| {
+        seen.authorities.iter().find(|authority| authority.generation == generation).and_then(|it| it.secret.facts())
+    };
+    let trusted: BTreeMap<_, _> = target
+        .bundle()
+        .into_iter()
+        .filter_map(|generation| {
+            Some((generation, state.bundle.get(&generation).or_else(|| held(generation))?.clone()))
+        })
+        .collect();
+    if trusted.len() < target.bundle().len() {
+        let missing =
+            target.bundle().into_iter().find(|generation| !trusted.contains_key(generation)).unwrap_or_default();
+        let name = ca_secret(&seen.anchor.name_any(), missing);
+        let why = format!(
+            "the certificate of generation {missing} is gone, and Secret {name} with it; restore it from a backup"
+        );
+        state.problem.get_or_insert((Reason::AuthorityLost, why));
+        return AuthorityState { step: Step::Rest, standing: Some(standing), ..state };
+    }
+    match &step {
+        Step::Create(generation) => state.create = u32::try_from(*generation).ok(),
+        Step::Destroy(generation) => state.destroy = Some(*generation),
+        Step::KeyMissing(generation) => {
+            let name = ca_secret(&seen.anchor.name_any(), *generation);
+            let why = format!(
+                "Secret {name} with the key that should issue next is gone; restore it from a backup, or set spec.rotation.cancel"
+            );
+            state.problem = Some((Reason::AuthorityLost, why));
+        }
+        Step::Rest | Step::Publish(_) | Step::Wait { .. } => {}
+    }
+    AuthorityState {
+        can_issue: state.can_issue && (target.signing == generation || held(target.signing).is_some()),
+        signing: Some(target.signing),
+        bundle: trusted,
+        standing: Some(target.clone()),
+        step,
+        ..state
+    }
+}
+
 /// An authority that exists elsewhere: the certificates in the spec, the key where the spec says.
-fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> AuthorityState {
+fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Timestamp) -> AuthorityState {
     let before = published(seen);
     let remembered = seen.anchor.status.iter().flat_map(|status| &status.authorities).map(|a| a.generation);
     let mut highest = before.bundle.keys().copied().chain(remembered).max().unwrap_or(0);
@@ -197,7 +259,7 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> Author
     };
     let old = before.signing.filter(|generation| bundle.contains_key(generation));
     let signing = match (old, at_hand) {
-        (Some(old), Some(new)) if old != new && !may_switch(seen, new) => old,
+        (Some(old), Some(new)) if old != new && !may_switch(seen, new, now) => old,
         (_, Some(new)) => new,
         (Some(old), None) => old,
         // The bundle is not empty.
@@ -208,24 +270,23 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> Author
         signing: Some(signing),
         bundle,
         create: None,
+        destroy: None,
+        standing: None,
+        step: Step::Rest,
         problem,
         foreign: None,
     }
 }
 
 /// Announce before use (INV-1): another generation may issue only when every process has stated that it runs on a
-/// published bundle that holds it.
-fn may_switch(seen: &ObservedTrustAnchor, generation: u64) -> bool {
+/// published bundle that holds it. Whom a change of a managed authority waits for, that waits for the same.
+fn may_switch(seen: &ObservedTrustAnchor, generation: u64, now: Timestamp) -> bool {
     let Some(document) = seen.published.payload() else { return true };
+    let Some(standing) = Standing::of(document) else { return false };
+    let announced = Standing { phase: Phase::Announcing { next: generation }, ..standing };
+    let observed = super::rotation::observed(seen, announced, now);
     document.bundle.iter().any(|entry| entry.generation == generation)
-        && super::build::registrations(seen).registered.iter().all(|server| {
-            let status = server.status.as_ref();
-            let processes = status.map(|status| status.processes.as_slice()).unwrap_or_default();
-            let pods = status.and_then(|status| status.replicas).unwrap_or(0);
-            // A pod without a receipt counts as one that has not loaded it: a missing statement is no statement.
-            processes.len() >= usize::try_from(pods).unwrap_or(0)
-                && processes.iter().all(|process| process.bundle_sequence == document.bundle_sequence)
-        })
+        && blockers(&observed.standing, observed.sequence, &observed.servers).is_empty()
 }
 
 /// An authority that has expired is taken out, its leaves ended before it did. The last one stays: an empty bundle

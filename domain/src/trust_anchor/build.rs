@@ -10,7 +10,8 @@ use saatkond_api::refs::ClientIdRef;
 use saatkond_api::{Member, SecurityServer, TrustAnchor};
 use saatkond_pki::bundle::Bundle;
 use saatkond_wire::configuration::{
-    AuthorityEntry, ConfigurationKeys, GroupEntry, InstanceConfiguration, MemberEntry, ServerEntry, SubsystemEntry,
+    AuthorityEntry, ConfigurationKeys, GroupEntry, InstanceConfiguration, MemberEntry, RotationEntry, ServerEntry,
+    SubsystemEntry,
 };
 use saatkond_wire::document::FORMAT;
 use saatkond_wire::identifier::{ClientId, MemberId};
@@ -21,6 +22,7 @@ use crate::admission::{entry, holder, is_guarded};
 use crate::duplicates::age;
 use crate::meta::{has_finalizer, is_deleting, is_paused};
 use crate::observed::Candidate;
+use crate::rotation::{Phase, Standing};
 use crate::schedule::{document_expiry, whole_seconds};
 use crate::serving::{address, guest_subsystems, own_subsystems, served_client};
 
@@ -214,11 +216,27 @@ pub fn content(
         expires_at: document_expiry(signed_at, anchor.spec.autonomy.as_signed()),
         bundle,
         signing_generation: authority.signing?,
+        rotation: authority.standing.as_ref().and_then(|standing| entry_of(standing, published, signed_at)),
         configuration_keys: keys.clone(),
         members,
         servers,
         global_groups,
     })
+}
+
+/// What the document says of the rotation. One that never was is not spoken of, and a phase that goes on keeps its time.
+fn entry_of(
+    standing: &Standing,
+    published: Option<&InstanceConfiguration>,
+    signed_at: Timestamp,
+) -> Option<RotationEntry> {
+    if standing.requests.is_empty() && standing.phase == Phase::Stable {
+        return None;
+    }
+    let before = published.and_then(|document| document.rotation.as_ref());
+    let same = published.and_then(Standing::of).is_some_and(|before| before == *standing);
+    let since = before.filter(|_| same).map_or(signed_at, |before| before.since);
+    Some(standing.entry(since))
 }
 
 /// SHA-256 of a document's bundle in hex; empty if it holds something that is no authority.

@@ -1,5 +1,6 @@
 //! What a decision about a trust anchor is made from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -7,7 +8,7 @@ use saatkond_api::{SecurityServer, TrustAnchor};
 use saatkond_pki::authority::AuthorityCertificate;
 use saatkond_pki::configuration_key::ConfigurationPublicKey;
 
-use crate::observed::{AdmissionPolicy, Candidate, LeafFacts, PublishedInstance, Stored};
+use crate::observed::{AdmissionPolicy, Candidate, LeafFacts, ObservedPod, PublishedInstance, Stored};
 use crate::settings::OperatorSettings;
 
 /// Everything that was seen for one trust anchor.
@@ -38,6 +39,9 @@ pub struct ObservedTrustAnchor {
     pub members: Vec<Candidate>,
     /// All SecurityServers in the namespaces of those Members and wherever a subsystem's `servers` points.
     pub servers: Vec<Arc<SecurityServer>>,
+    /// The gateways' pods by namespace and name of their server, read for this look from the API server itself, as `servers` and
+    /// `authorities` were then. `None`: what the caches show may be behind, so a transition that is decided on it is decided again.
+    pub pods: Option<BTreeMap<(String, String), Vec<ObservedPod>>>,
     /// The earliest time at which one of the published server configurations of this anchor's servers ends
     /// (annotation `saatkond.io/expires-at`); `None` while there is none.
     pub server_documents_expire: Option<Timestamp>,
@@ -48,6 +52,8 @@ pub struct ObservedTrustAnchor {
 pub struct ObservedAuthority {
     /// Its generation, from its name.
     pub generation: u64,
+    /// Its UID, for its deletion.
+    pub uid: String,
     /// What is in it: certificate and key belong together where it is present.
     pub secret: Stored<AuthorityCertificate>,
 }

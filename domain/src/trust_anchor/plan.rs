@@ -21,15 +21,16 @@ use super::keys::{self, KeyState};
 use super::observed::ObservedTrustAnchor;
 use crate::children::ChildKind;
 use crate::duplicates::displaced_by;
-use crate::effects::{Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
+use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
 use crate::meta::{anchor_object, annotated, has_finalizer, is_deleting};
 use crate::names::link_identity_manager;
 use crate::observed::{LeafFacts, Published, Stored};
 use crate::publication::Publication;
+use crate::rotation::Step;
 use crate::schedule::{later, next_check, renew_at, resign_at, whole_seconds};
 
 /// Everything that is to be done for one trust anchor now, in this order: `finalizer` unless it is to be removed,
-/// `create_authority`, `create_configuration_keys`, `publish`, `link_leaf`, then the removal of the finalizer.
+/// `create_authority`, `create_configuration_keys`, `publish`, `link_leaf`, `destroy_authority`, then the removal of the finalizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrustAnchorPlan {
     /// Our finalizer on the TrustAnchor.
@@ -42,6 +43,11 @@ pub struct TrustAnchorPlan {
     pub publish: Option<Publication<InstanceConfiguration>>,
     /// The link's own leaf for this anchor.
     pub link_leaf: Option<LinkLeafRequest>,
+    /// The Secret of an authority that will never issue again.
+    pub destroy_authority: Option<Deletion>,
+    /// Whether the document to publish takes a rotation on, and was decided on what caches show: then nothing of this plan is done
+    /// before it has been decided again on reads of the API server itself.
+    pub decide_again: bool,
     /// What stands in the way.
     pub foreign: Vec<ForeignObject>,
     /// Events about what this plan does.
@@ -115,6 +121,8 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         create_configuration_keys: Vec::new(),
         publish: None,
         link_leaf: None,
+        destroy_authority: None,
+        decide_again: false,
         foreign: Vec::new(),
         events: Vec::new(),
         next_check: next_check(now, &uid, []),
@@ -155,11 +163,29 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         plan.next_check = now;
         return plan;
     }
+    plan.destroy_authority = authority.destroy.and_then(|generation| destruction(seen, generation));
     let mut deadlines = Vec::new();
+    if let Step::Wait { until: Some(until), .. } = &authority.step {
+        deadlines.push(*until);
+    }
     if let Some(keys) = keys {
         publish(seen, &authority, &keys, now, &mut plan, &mut deadlines);
     }
     link_leaf(seen, &authority, now, &mut plan, &mut deadlines);
+    // Another issuer is a transition too where the authority is an external one.
+    let issuer = plan.publish.as_ref().map(|publication| publication.payload.signing_generation);
+    let another =
+        seen.published.payload().is_some_and(|standing| issuer.is_some_and(|it| it != standing.signing_generation));
+    plan.decide_again = seen.pods.is_none() && another;
+    if let (Step::Publish(target), true) = (&authority.step, plan.publish.is_some()) {
+        plan.decide_again = seen.pods.is_none();
+        plan.events.push(PlannedEvent {
+            warning: false,
+            reason: Reason::RotationAdvanced,
+            action: "Rotate",
+            note: format!("{}: generation {} issues, {:?} are trusted", target.phase, target.signing, target.bundle()),
+        });
+    }
     deadlines.extend(
         authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
     );
@@ -177,6 +203,17 @@ impl ObservedTrustAnchor {
             .map(|other| &**other)
             .filter(move |other| other.spec.instance == own.spec.instance && other.uid() != own.uid())
     }
+}
+
+/// The Secret of an authority that is ours to delete.
+fn destruction(seen: &ObservedTrustAnchor, generation: u64) -> Option<Deletion> {
+    let authority = seen.authorities.iter().find(|authority| authority.generation == generation)?;
+    (authority.secret != Stored::Foreign).then(|| Deletion {
+        kind: ChildKind::Secret,
+        namespace: seen.settings.namespace.clone(),
+        name: ca_secret(&seen.anchor.name_any(), generation),
+        uid: authority.uid.clone(),
+    })
 }
 
 /// The finalizer keeps the anchor, and with it the authority's key, while members refer to it.

@@ -16,12 +16,14 @@ use super::build::{bundle_hash, registrations};
 use super::keys::{self, KeyState};
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use super::plan::{AppliedTrustAnchor, TrustAnchorPlan};
+use super::rotation;
 use crate::duplicates::displaced_by;
 use crate::effects::StatusUpdate;
 use crate::meta::{is_deleting, is_paused};
 use crate::observed::{AdmissionPolicy, Published};
+use crate::rotation::Step;
 use crate::schedule::{CannotIssue, can_issue, whole_seconds};
-use crate::statements::{conclude, failed, ready};
+use crate::statements::{conclude, failed, listed, ready};
 
 /// The longest list of blocking processes.
 pub const MAX_BLOCKING: usize = 20;
@@ -51,7 +53,10 @@ pub fn status(
     let mut status = TrustAnchorStatus {
         observed_generation: anchor.metadata.generation,
         conditions,
-        signing_generation: authority.signing.filter(|_| authority.can_issue),
+        // Only what is published: a decision that could not be written is none.
+        signing_generation: authority.signing.filter(|signing| {
+            authority.can_issue && published.is_none_or(|(document, _)| document.signing_generation == *signing)
+        }),
         // What was published is never forgotten, even while it cannot be read: versions must not go back.
         ..standing.clone()
     };
@@ -73,6 +78,7 @@ pub fn status(
             key_generation,
             next_key_generation: document.configuration_keys.next.generation,
         });
+        status.rotation = rotation::status(seen, document, &authority, now);
         let servers = registrations(seen).registered;
         let (counts, blocking) = receipts(document, &servers, &standing.blocking, now);
         status.counts = Some(counts);
@@ -130,6 +136,7 @@ fn statements(
         }
     };
     let document = published_statement(seen, plan, applied, published);
+    let unblocked = unblocked(authority);
     let mut parts = Vec::new();
     if is_deleting(anchor) {
         let count = seen.members.len();
@@ -156,7 +163,22 @@ fn statements(
     let servers = published.map_or(0, |document| document.servers.len());
     let members = published.map_or(0, |document| document.members.len());
     let ready = ready(&parts, &format!("{members} members and {servers} security servers are registered"));
-    vec![ready, available, guarded, document]
+    vec![ready, available, unblocked, guarded, document]
+}
+
+/// Whom a change of the authority waits for, if for anybody.
+fn unblocked(authority: &AuthorityState) -> Statement {
+    match (&authority.step, &authority.standing) {
+        (Step::Wait { on, .. }, Some(standing)) if !on.is_empty() => {
+            let who: Vec<_> = on.iter().map(ToString::to_string).collect();
+            let why = format!("{}: {}", standing.phase, listed(&who));
+            Statement::fails(ConditionType::RotationUnblocked, Reason::RotationWaiting, why)
+        }
+        (_, Some(standing)) if standing.phase != crate::rotation::Phase::Stable => {
+            Statement::holds(ConditionType::RotationUnblocked, format!("{} goes on", standing.phase))
+        }
+        _ => Statement::holds(ConditionType::RotationUnblocked, "no change of the authority is under way"),
+    }
 }
 
 fn published_statement(

@@ -13,6 +13,7 @@ mod fixtures;
 mod golden;
 mod member;
 mod reconcile;
+mod rotation;
 mod security_server;
 mod trust_anchor;
 mod walk;

@@ -45,10 +45,13 @@ impl World {
             create_configuration_keys,
             publish,
             link_leaf,
+            destroy_authority,
+            decide_again,
             foreign: _,
             events: _,
             next_check: _,
         } = plan.clone();
+        assert!(!decide_again, "everything here is read live");
         let (name, uid) = (seen.anchor.name_any(), seen.anchor.uid().unwrap());
         let mut applied = AppliedTrustAnchor::default();
         if change == FinalizerChange::Add {
@@ -95,6 +98,11 @@ impl World {
                 world.link_leaf = Stored::Present(stored);
             })?;
             applied.link_leaf = Some(leaf);
+        }
+        if let Some(deletion) = destroy_authority {
+            self.write(format!("delete Secret {}", deletion.name), |world| {
+                world.authorities.retain(|generation, _| ca_secret(&name, *generation) != deletion.name);
+            })?;
         }
         let update = trust_anchor::status(&seen, &plan, &applied, self.now);
         assert!(!self.twice || update == trust_anchor::status(&seen, &plan, &applied, self.now), "and the same status");

@@ -11,16 +11,16 @@ use saatkond_api::v1alpha1::trust_anchor::{
     AdmissionMode, AuthorityState, ExternalSource, TrustAnchorStatus, TrustSource,
 };
 use saatkond_domain::effects::FinalizerChange;
-use saatkond_domain::observed::{AdmissionPolicy, Published, Stored};
+use saatkond_domain::observed::{AdmissionPolicy, ObservedPod, Published, Stored};
 use saatkond_domain::schedule::resign_at;
-use saatkond_domain::trust_anchor::build::registrations;
+use saatkond_domain::trust_anchor::build::{bundle_hash, registrations};
 use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedSigningKey, ObservedTrustAnchor};
 use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
 use saatkond_domain::trust_anchor::{plan, status};
 use saatkond_wire::configuration::InstanceConfiguration;
 
 use crate::fixtures::{START, at, object};
-use crate::world::{World, authority, forbidden};
+use crate::world::{World, authority, forbidden, key};
 
 fn outcome(seen: &ObservedTrustAnchor, now: jiff::Timestamp) -> TrustAnchorStatus {
     let plan = plan(seen, now);
@@ -76,7 +76,7 @@ fn an_authority_is_made_only_where_no_trace_of_one_is_left() {
         }),
         ("a damaged Secret", |seen, _| {
             let secret = Stored::Unusable { why: "no key".into(), resource_version: "1".into() };
-            seen.authorities = vec![ObservedAuthority { generation: 1, secret }];
+            seen.authorities = vec![ObservedAuthority { generation: 1, uid: "ca-1".into(), secret }];
         }),
     ];
     for (name, leave) in traces {
@@ -114,7 +114,7 @@ fn another_authority_under_the_same_generation_is_refused() {
 #[test]
 fn foreign_objects_are_named_and_never_touched() {
     let mut seen = World::federation().observe_anchor(0);
-    seen.authorities = vec![ObservedAuthority { generation: 1, secret: Stored::Foreign }];
+    seen.authorities = vec![ObservedAuthority { generation: 1, uid: "ca-1".into(), secret: Stored::Foreign }];
     let planned = plan(&seen, at(START));
     assert!(planned.create_authority.is_none());
     assert_eq!(planned.foreign[0].name, "ee-ca-1");
@@ -393,8 +393,10 @@ fn another_external_authority_signs_only_when_every_process_trusts_it() {
     assert!(plan(&waiting, world.now).publish.is_none(), "no process has loaded it yet");
     assert_eq!(reason(&outcome(&waiting, world.now), ConditionType::AuthorityAvailable).1, "Waiting");
 
+    let hash = bundle_hash(&announced);
     let sequence = |world: &mut World, index: usize, process: usize, to: u64| {
-        world.servers[index].status.as_mut().unwrap().processes[process].bundle_sequence = to;
+        let receipt = &mut world.servers[index].status.as_mut().unwrap().processes[process];
+        (receipt.bundle_sequence, receipt.bundle_hash) = (to, hash.clone());
     };
     for (index, process) in [(0, 0), (0, 1), (1, 0)] {
         sequence(&mut world, index, process, 2);
@@ -403,6 +405,17 @@ fn another_external_authority_signs_only_when_every_process_trusts_it() {
     sequence(&mut world, 1, 1, 2);
     let switched = plan(&observe(&world), world.now).publish.expect("switched").payload;
     assert_eq!((switched.signing_generation, switched.bundle_sequence), (2, 3));
+    // As many receipts as replicas, but one of them is of a pod that is ending, and the new one has stated nothing.
+    let mut surging = observe(&world);
+    let place = key(&world.servers[1]);
+    let pods = surging.pods.as_mut().unwrap().get_mut(&place).unwrap();
+    pods.push(ObservedPod { uid: "new".into(), ..pods[0].clone() });
+    assert!(plan(&surging, world.now).publish.is_none(), "a new pod has stated nothing");
+    // What caches show may be behind: such a transition is decided again.
+    let mut cached = observe(&world);
+    assert!(!plan(&cached, world.now).decide_again);
+    cached.pods = None;
+    assert!(plan(&cached, world.now).decide_again);
     // A pod without a receipt counts as one that has not.
     world.servers[1].status.as_mut().unwrap().processes.pop();
     assert!(plan(&observe(&world), world.now).publish.is_none());

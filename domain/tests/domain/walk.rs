@@ -7,7 +7,7 @@ use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
 use crate::world::{Crash, World, key};
 
 /// What must be equal at the end of two runs: everything but serial numbers, keys and resource versions.
-fn essence(world: &World) -> Vec<String> {
+pub fn essence(world: &World) -> Vec<String> {
     let mut lines = vec![];
     for anchor in &world.anchors {
         lines.push(format!("{} {:?}", key(anchor).1, anchor.metadata.finalizers));

@@ -19,6 +19,7 @@ use saatkond_domain::observed::{
 };
 use saatkond_domain::security_server::observed::{IdentityFacts, Issuer, ObservedSecurityServer};
 use saatkond_domain::settings::OperatorSettings;
+use saatkond_domain::trust_anchor::build::bundle_hash;
 use saatkond_domain::trust_anchor::observed::{
     ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey, ObservedTrustAnchor,
 };
@@ -67,6 +68,8 @@ pub struct World {
     pub crash: Option<Crash>,
     /// Whether every decision is taken twice and compared.
     pub twice: bool,
+    /// A server whose processes say nothing new.
+    pub silent: Option<usize>,
     counter: u64,
 }
 
@@ -134,6 +137,7 @@ impl World {
             log: vec![],
             crash: None,
             twice: true,
+            silent: None,
             counter: 0,
         }
     }
@@ -154,6 +158,7 @@ impl World {
             name: namespace.into(),
             identities: identities.map(Into::into),
             access: NamespaceAccess::Granted,
+            operator: "saatkond-system".into(),
             terminating: false,
         };
         self.namespaces.insert(namespace.into(), seen);
@@ -208,6 +213,7 @@ impl World {
                 .iter()
                 .map(|(generation, certificate)| ObservedAuthority {
                     generation: *generation,
+                    uid: format!("ca-{generation}"),
                     secret: Stored::Present(certificate.clone()),
                 })
                 .collect(),
@@ -224,6 +230,7 @@ impl World {
             link_leaf: self.link_leaf.clone(),
             members: self.candidates(|member| member.spec.trust_anchor_ref.name == name),
             servers: self.servers.iter().cloned().map(Arc::new).collect(),
+            pods: Some((0..self.servers.len()).map(|at| (key(&self.servers[at]), self.pods_of(at))).collect()),
             server_documents_expire: self.configurations.values().filter_map(|it| Some(it.payload()?.expires_at)).min(),
             anchor: Arc::new(anchor),
         }
@@ -302,6 +309,12 @@ impl World {
         }
     }
 
+    fn pods_of(&self, index: usize) -> Vec<ObservedPod> {
+        let server = &self.servers[index];
+        let children = self.children.get(&key(server));
+        Self::pods(server, children.is_some_and(|all| all.iter().any(|child| child.kind == ChildKind::Deployment)))
+    }
+
     /// One pod a replica, as soon as there is a Deployment.
     fn pods(server: &SecurityServer, deployed: bool) -> Vec<ObservedPod> {
         let count = if deployed { server.spec.replicas } else { 0 };
@@ -317,7 +330,7 @@ impl World {
 
     /// Every pod loads what is published and says so, as the link would write it.
     pub fn report(&mut self) {
-        for index in 0..self.servers.len() {
+        for index in (0..self.servers.len()).filter(|index| self.silent != Some(*index)) {
             let seen = self.observe_server(index);
             let (Some(instance), Some(server), Some(facts)) =
                 (seen.instance.payload(), seen.configuration.payload(), seen.identity.facts())
@@ -330,10 +343,10 @@ impl World {
                 instance_version: instance.version,
                 server_version: server.version,
                 bundle_sequence: instance.bundle_sequence,
-                bundle_hash: String::new(),
+                bundle_hash: bundle_hash(instance),
                 leaf_issue_number: facts.issue_number,
                 leaf_serial: facts.authentication.serial.clone(),
-                oldest_session: None,
+                old_sessions: Some(vec![]),
                 started_alone: None,
                 highest_format: 1,
                 reported_at: None,

@@ -133,7 +133,7 @@ fn receipt(server: &SecurityServer, pod_uid: &str, bundle_hash: &str, version: u
         bundle_hash: bundle_hash.to_owned(),
         leaf_issue_number: status.issue_number?,
         leaf_serial: leaf.serial.clone(),
-        oldest_session: None,
+        old_sessions: Some(Vec::new()),
         started_alone: None,
         highest_format: 1,
         reported_at: None,

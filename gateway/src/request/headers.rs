@@ -74,6 +74,10 @@ fn is_one_of(line: &Line, names: &[&str]) -> bool {
     names.iter().any(|name| line.is(name))
 }
 
+fn is_road(line: &Line) -> bool {
+    line.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"x-road-"))
+}
+
 fn travels(lines: &[Line], also_not: &'static [&'static str]) -> Vec<Line> {
     let nominated: Vec<&[u8]> = lines
         .iter()
@@ -81,10 +85,13 @@ fn travels(lines: &[Line], also_not: &'static [&'static str]) -> Vec<Line> {
         .flat_map(|line| line.value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .collect();
+    // X-Road's own are of the message and not of a connection: who calls is read from them before, and must arrive so.
+    let of_connection =
+        |line: &Line| !is_road(line) && nominated.iter().any(|name| line.name.eq_ignore_ascii_case(name));
     lines
         .iter()
         .filter(|line| !is_one_of(line, NEVER) && !is_one_of(line, also_not))
-        .filter(|line| !nominated.iter().any(|name| line.name.eq_ignore_ascii_case(name)))
+        .filter(|line| !of_connection(line))
         .cloned()
         .collect()
 }
@@ -204,7 +211,7 @@ mod tests {
         let all = lines(&[
             ("Host", "evil"),
             ("user-agent", "cli"),
-            ("Connection", "close, X-Secret ,x-other"),
+            ("Connection", "close, X-Secret ,x-other, X-Road-Service"),
             ("Keep-Alive", "5"),
             ("TE", "trailers"),
             ("Trailer", "x"),

@@ -10,10 +10,11 @@ use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use rustls::pki_types::CertificateDer;
 use saatkond_pki::evidence::MessageDigests;
-use saatkond_wire::configuration::ErrorProfile;
+use saatkond_wire::configuration::{ErrorProfile, ServiceEntry};
 use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 
 use crate::access::path::{PathError, ServicePath, url};
 use crate::context::Context;
@@ -36,11 +37,12 @@ const WHOLE: usize = 64 << 10;
 /// Metadata services: answered by later versions (docs/xroad-compatibility.md).
 const METADATA: &[&str] = &["listMethods", "allowedMethods", "getOpenAPI"];
 
-/// Answers one exchange.
+/// Answers one exchange. It keeps its place until its answer has been sent.
 pub async fn answer(
     context: &Arc<Context>,
     peer: &[CertificateDer<'static>],
     request: Request<Incoming>,
+    place: OwnedSemaphorePermit,
 ) -> Response<ExchangeBody> {
     let started = Instant::now();
     let under_way = context.metrics.under_way(Side::Server);
@@ -52,7 +54,7 @@ pub async fn answer(
     };
     match result {
         Ok(answer) => {
-            let done = Done { context: context.clone(), started, profile, _under_way: under_way };
+            let done = Done { context: context.clone(), started, profile, _under_way: under_way, _place: place };
             message(answer, done).await
         }
         Err(failure) => {
@@ -68,6 +70,7 @@ struct Done {
     started: Instant,
     profile: ErrorProfile,
     _under_way: UnderWay,
+    _place: OwnedSemaphorePermit,
 }
 
 /// The information system's answer, and what is said with it.
@@ -111,6 +114,46 @@ async fn provide(
         _ => return Err(Failure::server(Cause::MissingRest, "the message has no REST part")),
     };
     let request = read_request(&rest)?;
+    let granted = granted(context, &in_force, peer, &request)?;
+    let (body, digests) = verified(context, &in_force, reader, &rest, &request.client, &granted.caller_server).await?;
+    // An upload may take long: a right that was taken away meanwhile, or a server that was deregistered, counts.
+    let current = context.state.current().unwrap_or(in_force);
+    let Granted { caller_server: _, path, service } = self::granted(context, &current, peer, &request)?;
+    if service.url.is_empty() {
+        return Err(Failure::server(Cause::ServiceMissingUrl, format!("Service {} has no address", request.service)));
+    }
+    let seconds = service.timeout_seconds;
+    let call = Call {
+        method: request.part.method,
+        url: url(&service.url, &path, request.part.query.as_deref()),
+        lines: request.part.headers.clone(),
+        body,
+        silence: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+    };
+    let answered = context.information_systems.call(call).await?;
+    let rest = answer_part(&answered, &request, &digests).encode();
+    if rest.len() > MAX_REST_PART {
+        return Err(Failure::server(Cause::IoError, "the headers of the information system's answer are too long"));
+    }
+    let provider = request.service.client;
+    Ok(Reply { answered, rest, in_force: current, provider })
+}
+
+/// What a request may do by the configuration that it was judged by.
+struct Granted {
+    caller_server: ServerId,
+    path: ServicePath,
+    service: ServiceEntry,
+}
+
+/// Who asks, whether they may, and what: by one configuration, and without the body.
+fn granted(
+    context: &Context,
+    in_force: &InForce,
+    peer: &[CertificateDer<'static>],
+    request: &Asked,
+) -> Result<Granted, Failure> {
+    let now = context.now();
     let provider = &request.service.client;
     let own = in_force
         .own_client(provider)
@@ -129,32 +172,14 @@ async fn provide(
     })?;
     let code = &request.service.service;
     let service = own.service(code).ok_or_else(|| unknown_service(&request.service))?;
-    let path = grant(&in_force, own, service, &request)?;
+    let path = grant(in_force, own, service, request)?;
     if let Some(notice) = &service.entry.disabled {
         return Err(Failure::server(
             Cause::ServiceDisabled,
             format!("Service {} is disabled: {notice}", request.service),
         ));
     }
-    let (body, digests) = verified(context, &in_force, reader, &rest, &request.client, &caller_server).await?;
-    if service.entry.url.is_empty() {
-        return Err(Failure::server(Cause::ServiceMissingUrl, format!("Service {} has no address", request.service)));
-    }
-    let seconds = service.entry.timeout_seconds;
-    let call = Call {
-        method: request.part.method,
-        url: url(&service.entry.url, &path, request.part.query.as_deref()),
-        lines: request.part.headers.clone(),
-        body,
-        silence: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
-    };
-    let answered = context.information_systems.call(call).await?;
-    let rest = answer_part(&answered, &request, &digests).encode();
-    if rest.len() > MAX_REST_PART {
-        return Err(Failure::server(Cause::IoError, "the headers of the information system's answer are too long"));
-    }
-    let provider = request.service.client;
-    Ok(Reply { answered, rest, in_force, provider })
+    Ok(Granted { caller_server, path, service: service.entry.clone() })
 }
 
 fn unknown_service(service: &ServiceId) -> Failure {
@@ -291,11 +316,13 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
         Ok(false) => {
             let (sender, receiver) = mpsc::channel(2);
             tokio::spawn(async move {
+                // What was read ahead is held, and counted, until this has ended.
+                let _hold = hold;
                 let sent = stream(&done.context, reply, digest, frames, pieces, &sender, max).await;
                 if let Err(failure) = &sent {
                     let fault = done.context.fault(failure, done.profile);
                     // Whatever came before is void: this is the last frame, and there is no signature.
-                    let _ = sender.send(Ok(fault_frame(&fault))).await;
+                    let _ = timeout(SILENCE, sender.send(Ok(fault_frame(&fault)))).await;
                 }
                 done.end(&sent);
             });
@@ -365,8 +392,10 @@ async fn stream(
     max: Option<u64>,
 ) -> Result<(), Failure> {
     let send = async |bytes| {
-        let sent = sender.send(Ok(bytes)).await;
-        sent.map_err(|_| Failure::server(Cause::IoError, "the caller's server stopped reading"))
+        // Who takes nothing for so long keeps a connection to the information system, and a place, from others.
+        let sent = timeout(SILENCE, sender.send(Ok(bytes))).await;
+        let stopped = || Failure::server(Cause::IoError, "the caller's server stopped reading");
+        sent.map_err(|_| stopped())?.map_err(|_| stopped())
     };
     for bytes in frames.into_iter().chain(pieces.into_iter().flat_map(body_frames)) {
         send(bytes).await?;

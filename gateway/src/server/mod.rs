@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use saatkond_wire::exchange::{CONTENT_TYPE, EXCHANGE_PATH, INSTANCE_CONFIGURATION_PATH};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -70,16 +70,17 @@ async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphor
     };
     let Some(peer) = stream.get_ref().1.peer_certificates() else { return };
     let peer: Arc<[CertificateDer<'static>]> = peer.iter().cloned().map(CertificateDer::into_owned).collect();
-    let session = context.sessions.open(context.now());
+    let own = in_force.identity.authentication.generation;
+    let session = context.sessions.open([own, in_force.generation_of(peer.first())]);
     let service = service_fn(|request: Request<Incoming>| {
         let (context, peer, place) = (context.clone(), peer.clone(), exchanges.clone().try_acquire_owned());
         async move {
             // Beyond the bound the peer is told that its request was not taken: it may ask another server at once.
-            let Ok(_place) = place else {
+            let Ok(place) = place else {
                 context.metrics.peer_refused("too_many_exchanges");
                 return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
             };
-            Ok(answer(&context, &peer, request).await)
+            Ok(answer(&context, &peer, request, place).await)
         }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -115,7 +116,10 @@ async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphor
             connection.as_mut().graceful_shutdown();
         }
     }
-    drop(session);
+    if session.close() {
+        // A rotation may wait to hear that nobody uses a leaf of that authority any more.
+        context.state.tell();
+    }
 }
 
 /// The reason under which a failed handshake is counted. None for a certificate that this gateway's verifier has refused: it has
@@ -134,9 +138,10 @@ async fn answer(
     context: &Arc<Context>,
     peer: &[CertificateDer<'static>],
     request: Request<Incoming>,
+    place: OwnedSemaphorePermit,
 ) -> Response<ExchangeBody> {
     match request.uri().path() {
-        EXCHANGE_PATH => exchange::answer(context, peer, request).await,
+        EXCHANGE_PATH => exchange::answer(context, peer, request, place).await,
         INSTANCE_CONFIGURATION_PATH if request.method() == http::Method::GET => match context.state.current() {
             Some(in_force) => {
                 let packed = in_force.instance.packed.clone().into();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
+use saatkond_pki::authority::AuthorityCertificate;
 use saatkond_pki::bundle::Bundle;
 use saatkond_pki::certificate::{CertificateFacts, CertificateHash};
 use saatkond_pki::evidence::{Memory, SigningCredential};
@@ -45,6 +46,8 @@ pub struct InForce {
     pub identity_problem: Option<String>,
     /// Global groups.
     pub global_groups: Groups,
+    /// Key identifiers and generations of the bundle's authorities.
+    authorities: Vec<(Vec<u8>, u64)>,
     registered: HashSet<ClientId>,
     servers: HashMap<ServerId, usize>,
     providers: HashMap<ClientId, Vec<usize>>,
@@ -156,6 +159,11 @@ impl InForce {
             registered.extend(member.subsystems.iter().map(|subsystem| id.subsystem(&subsystem.code)));
             registered.insert(id.client());
         }
+        let authorities = document.bundle.iter().filter_map(|entry| {
+            let authority = AuthorityCertificate::from_pem(&entry.certificate).ok()?;
+            Some((authority.facts().subject_key_id.clone()?, entry.generation))
+        });
+        let authorities = authorities.collect();
         let mut servers = HashMap::new();
         let mut providers: HashMap<ClientId, Vec<usize>> = HashMap::new();
         for (index, entry) in document.servers.iter().enumerate() {
@@ -192,6 +200,7 @@ impl InForce {
             tls,
             identity_problem,
             global_groups,
+            authorities,
             registered,
             servers,
             providers,
@@ -295,6 +304,14 @@ impl InForce {
             return Err(LeafProblem::NotServing(Box::new(server.clone()), Box::new(client.clone())));
         }
         Ok(chain)
+    }
+
+    /// The generation of the authority that issued a peer's leaf; 0 where it is none of the bundle's.
+    #[must_use]
+    pub fn generation_of(&self, leaf: Option<&CertificateDer<'_>>) -> u64 {
+        let facts = leaf.and_then(|leaf| CertificateFacts::parse(leaf).ok());
+        let Some(issuer) = facts.and_then(|facts| facts.authority_key_id) else { return 0 };
+        self.authorities.iter().find(|(key, _)| *key == issuer).map_or(0, |(_, generation)| *generation)
     }
 
     fn chain(

@@ -12,10 +12,11 @@ use saatkond_wire::identity::SecretText;
 use saatkond_wire::leaf_name::LeafName;
 
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::eventually;
 use crate::support::federation::{authority, consumer, issue, member, provider, replace, whole};
-use crate::support::http::{raw, request};
+use crate::support::http::{raw, read, request};
 use crate::support::link::FakeLink;
 use crate::support::pair::{PETS, Pair};
 use crate::support::rogue::{Client, authentication, rest, signed, signing};
@@ -134,6 +135,32 @@ async fn t132_a_right_that_is_taken_back_ends_at_once() {
     let state = || pair.ss1.metrics();
     eventually("denied", state, async || pair.call(PETS).await.has("X-Road-Error")).await;
     pair.call(PETS).await.assert_error("server.serverproxy.access_denied");
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_back_while_a_body_is_sent_ends_that_call() {
+    const LENGTH: usize = 512 << 10;
+    let mut pair = Pair::start().await;
+    assert_eq!(pair.post(PETS, b"warm").await.status, 200);
+    let (target, length) = (format!("{PETS}/taken-back"), LENGTH.to_string());
+    let headers = [("X-Road-Client", "INST/GOV/200/CONS"), ("Content-Length", &*length)];
+    let head = request("POST", &target, &headers, None);
+    let body = vec![b'x'; LENGTH];
+    let mut stream = TcpStream::connect(pair.ss2.client).await.unwrap();
+    stream.write_all(&[&head[..], &body[..LENGTH / 2]].concat()).await.unwrap();
+    // Its right was judged before the first byte of the body was taken.
+    let taken = || pair.ss1.gateway.as_ref().unwrap().context.spool.used();
+    eventually("the provider's server takes the body", taken, async || taken() > 0).await;
+    let services = &mut pair.ss1.server.clients.iter_mut().find(|client| !client.services.is_empty()).unwrap().services;
+    services[0].access.clear();
+    pair.ss1.server.version += 1;
+    pair.federation.write_server(&pair.ss1);
+    let state = || pair.ss1.metrics();
+    eventually("taken up", state, async || pair.ss1.metrics().contains("server_version 2")).await;
+    stream.write_all(&body[LENGTH / 2..]).await.unwrap();
+    let response = read(&mut stream, false).await.unwrap();
+    response.assert_error("server.serverproxy.access_denied");
+    assert!(pair.system.asked("taken-back").is_empty(), "the information system has not heard of it");
 }
 
 #[tokio::test]

@@ -49,8 +49,10 @@ async fn steps(
         create_configuration_keys,
         publish: publication,
         link_leaf,
-        foreign: _, // told in the status
-        events: _,  // recorded by the driver, with those of the status
+        destroy_authority,
+        decide_again: _, // the driver has
+        foreign: _,      // told in the status
+        events: _,       // recorded by the driver, with those of the status
         next_check: _,
     } = plan;
     let name = anchor.name_any();
@@ -73,6 +75,10 @@ async fn steps(
     }
     if let Some(request) = link_leaf {
         applied.link_leaf = Some(leaf(context, anchor, request).await?);
+    }
+    if let Some(deletion) = destroy_authority {
+        objects::delete(context, deletion).await?;
+        context.signer.forget(&name);
     }
     if *change == FinalizerChange::Remove {
         objects::finalizer(&api, anchor, finalizer::TRUST_ANCHOR, *change).await?;

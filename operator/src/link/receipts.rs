@@ -5,7 +5,7 @@
 //! the decision was made from, so that of two link replicas that hold an old and a new poll of one process the old one
 //! never wins.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
@@ -14,10 +14,6 @@ use saatkond_api::names::{API_VERSION, manager};
 use saatkond_api::v1alpha1::security_server::ProcessReceipt;
 use saatkond_wire::link::{Loaded, Poll, ProcessId};
 use serde_json::json;
-
-/// How long the age of the oldest session alone is not worth a write. An older statement about it is the more careful
-/// one: whoever waits for old sessions to end waits at most this much longer.
-const SESSIONS_AGE: SignedDuration = SignedDuration::from_mins(10);
 
 /// How often a write is tried again when the object has changed meanwhile.
 const ATTEMPTS: usize = 8;
@@ -51,7 +47,7 @@ pub fn judge(
         bundle_hash: loaded.bundle_hash.clone(),
         leaf_issue_number: loaded.leaf_issue_number,
         leaf_serial: loaded.leaf_serial.clone(),
-        oldest_session: loaded.oldest_session.map(|at| Time(whole_seconds(at))),
+        old_sessions: loaded.old_sessions.clone(),
         started_alone: loaded.started_alone.map(|at| Time(whole_seconds(at))),
         highest_format,
         reported_at: Some(Time(whole_seconds(now))),
@@ -68,17 +64,8 @@ pub fn judge(
     if numbers(&receipt).iter().zip(numbers(old)).any(|(new, old)| *new < old) {
         return Judgement::Stale;
     }
-    let unchanged = ProcessReceipt {
-        oldest_session: old.oldest_session.clone(),
-        reported_at: old.reported_at.clone(),
-        ..receipt.clone()
-    };
-    if unchanged != *old {
-        return Judgement::Store(Box::new(receipt));
-    }
-    let sessions_moved = receipt.oldest_session != old.oldest_session && old.oldest_session.is_some();
-    let aged = old.reported_at.as_ref().is_none_or(|at| now.duration_since(at.0) >= SESSIONS_AGE);
-    if sessions_moved && aged { Judgement::Store(Box::new(receipt)) } else { Judgement::Same }
+    let unchanged = ProcessReceipt { reported_at: old.reported_at.clone(), ..receipt.clone() };
+    if unchanged == *old { Judgement::Same } else { Judgement::Store(Box::new(receipt)) }
 }
 
 /// `metav1.Time` has whole seconds; without cutting, each comparison with what was read back would differ.
@@ -219,7 +206,7 @@ mod tests {
             bundle_hash: "h".into(),
             leaf_issue_number: issue,
             leaf_serial: "s".into(),
-            oldest_session: Some(at("2026-01-01T00:00:00.5Z")),
+            old_sessions: Some(vec![1]),
             started_alone: None,
         }
     }
@@ -282,14 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn sessions_alone_are_worth_a_write_only_after_a_while() {
+    fn that_the_last_old_session_has_ended_is_stored_once() {
         let old = stored(1, &loaded(5, 5, 5, 5));
-        let ended = Loaded { oldest_session: None, ..loaded(5, 5, 5, 5) };
-        let judged = |now| judge(Some(&old), &process(1), &ended, 1, at(now));
-        assert_eq!(judged("2026-01-02T00:09:59Z"), Judgement::Same);
-        assert!(matches!(judged("2026-01-02T00:10:00Z"), Judgement::Store(_)));
+        let ended = Loaded { old_sessions: Some(vec![]), ..loaded(5, 5, 5, 5) };
+        assert!(matches!(judge(Some(&old), &process(1), &ended, 1, at(NOW)), Judgement::Store(_)));
         let without = stored(1, &ended);
-        let opened = judge(Some(&without), &process(1), &loaded(5, 5, 5, 5), 1, at("2026-01-09T00:00:00Z"));
-        assert_eq!(opened, Judgement::Same, "younger than the receipt: none was older when it was given");
+        assert_eq!(judge(Some(&without), &process(1), &ended, 1, at(NOW)), Judgement::Same);
     }
 }

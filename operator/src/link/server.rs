@@ -337,7 +337,8 @@ fn is_uid(text: &str) -> bool {
 /// The bounds of the status that it would be stored in.
 fn is_bounded(loaded: &saatkond_wire::link::Loaded) -> bool {
     let hex = |text: &str, longest: usize| text.len() <= longest && text.bytes().all(|b| b.is_ascii_graphic());
-    hex(&loaded.bundle_hash, 71) && hex(&loaded.leaf_serial, 64)
+    let sessions = loaded.old_sessions.as_ref().map_or(0, Vec::len);
+    hex(&loaded.bundle_hash, 71) && hex(&loaded.leaf_serial, 64) && sessions <= 16
 }
 
 async fn goodbye(State(state): State<Arc<LinkState>>, Extension(peer): Extension<PeerKey>, body: Bytes) -> Response {

@@ -299,6 +299,16 @@ pub async fn pods(context: &Context, server: &SecurityServer) -> Result<Vec<Obse
     Ok(pods)
 }
 
+/// All gateways' pods of a namespace as they are now, each with the label that says whose it is.
+pub async fn pods_in(context: &Context, namespace: &str) -> Result<Vec<(String, ObservedPod)>, Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let params = ListParams::default().labels(label::SECURITY_SERVER);
+    let listed = api.list_metadata(&params).await.map_err(Error::api(format!("list the pods of {namespace}")))?;
+    let labelled =
+        listed.items.iter().filter_map(|meta| Some((meta.labels().get(label::SECURITY_SERVER)?.clone(), pod(meta))));
+    Ok(labelled.collect())
+}
+
 fn pod(meta: &PartialObjectMeta<Pod>) -> ObservedPod {
     ObservedPod {
         name: meta.name_any(),

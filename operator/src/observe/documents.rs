@@ -14,6 +14,7 @@ use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::document::{self, Payload, Verified};
 
 use super::caches::Versioned;
+use super::keys;
 use crate::context::Context;
 use crate::error::{Error, chain};
 use crate::signer::AnchorKeys;
@@ -55,6 +56,12 @@ pub async fn instance(
     let name = names::instance_configuration_config_map(anchor);
     let value = label_value(anchor);
     let ours = [(label::ROLE, role::INSTANCE_CONFIGURATION), (label::TRUST_ANCHOR, &*value)];
+    let shown = context.world.child(ChildKind::ConfigMap, &context.settings.namespace, &name);
+    let owner = keys::owner(context, anchor);
+    if shown.is_some_and(|meta| meta.controller().is_some_and(|of| owner.as_deref().is_some_and(|own| own != of))) {
+        // Another TrustAnchor's of the same name, which is gone: its document goes in a moment.
+        return Ok(Arc::new(ReadDocument { published: Published::Foreign, packed: Bytes::new() }));
+    }
     read(context, name, entry::INSTANCE_CONFIGURATION, &ours, keys, unseen, &context.caches.instances).await
 }
 

@@ -28,11 +28,16 @@ use crate::signer::AnchorKeys;
 pub async fn observe(context: &Context, anchor: &str, fresh: bool) -> Result<Arc<AnchorKeys>, Error> {
     if let Some(keys) = context.signer.get(anchor).filter(|_| !fresh) {
         let shown = shown(context, anchor);
-        if keys.read_from == shown && keys.document_signers.len() >= 2 {
+        if keys.read_from == shown && keys.document_signers.len() >= 2 && keys.owner == owner(context, anchor) {
             return Ok(keys);
         }
     }
     read(context, anchor).await
+}
+
+/// The UID of the TrustAnchor of this name.
+pub fn owner(context: &Context, anchor: &str) -> Option<String> {
+    context.world.anchors.get("", anchor).and_then(|anchor| anchor.uid())
 }
 
 /// The Secrets of an anchor as the watch shows them: name and version.
@@ -70,9 +75,10 @@ async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error>
             secrets.extend(secret);
         }
     }
-    let mut keys = AnchorKeys::default();
+    let owner = owner(context, anchor);
+    let mut keys = AnchorKeys { owner: owner.clone(), ..AnchorKeys::default() };
     for secret in secrets {
-        take(&mut keys, anchor, secret);
+        take(&mut keys, anchor, owner.as_deref(), secret);
     }
     keys.authorities.sort_by_key(|authority| authority.generation);
     keys.configuration_keys.sort_by_key(|key| key.generation);
@@ -80,12 +86,13 @@ async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error>
 }
 
 /// Sorts one Secret in, by its name: labels can be edited, and under which name a key stands is what decides.
-fn take(keys: &mut AnchorKeys, anchor: &str, secret: Secret) {
+fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret) {
     let name = secret.name_any();
     let generation_after = |prefix: String| name.strip_prefix(&prefix).and_then(|text| text.parse::<u64>().ok());
     let version = secret.resource_version().unwrap_or_default();
+    let uid = secret.uid().unwrap_or_default();
     if let Some(generation) = generation_after(format!("{anchor}-ca-")) {
-        let ours = is_ours(&secret, anchor, role::AUTHORITY);
+        let ours = is_ours(&secret, anchor, role::AUTHORITY) && !is_left_over(&secret, owner);
         let secret = if ours { authority(secret) } else { Stored::Foreign };
         let secret = match secret {
             Stored::Present(authority) => {
@@ -100,9 +107,9 @@ fn take(keys: &mut AnchorKeys, anchor: &str, secret: Secret) {
         if ours {
             keys.read_from.insert(name.clone(), version);
         }
-        keys.authorities.push(ObservedAuthority { generation, secret });
+        keys.authorities.push(ObservedAuthority { generation, uid, secret });
     } else if let Some(generation) = generation_after(format!("{anchor}-configuration-")) {
-        let ours = is_ours(&secret, anchor, role::CONFIGURATION_KEY);
+        let ours = is_ours(&secret, anchor, role::CONFIGURATION_KEY) && !is_left_over(&secret, owner);
         let secret = match if ours { configuration_key(secret) } else { Stored::Foreign } {
             Stored::Present(key) => {
                 let public = key.public();
@@ -126,6 +133,14 @@ fn is_ours(secret: &Secret, anchor: &str, part: &str) -> bool {
     says(label::MANAGED_BY) == Some(MANAGED_BY)
         && says(label::ROLE) == Some(part)
         && says(label::TRUST_ANCHOR) == Some(&*label_value(anchor))
+}
+
+/// Whether an object was another TrustAnchor's of the same name, which is gone: the garbage collector takes it away in a moment, and
+/// whoever had taken it up would be left without an authority.
+fn is_left_over<K: kube::Resource>(object: &K, anchor: Option<&str>) -> bool {
+    let owners = object.meta().owner_references.iter().flatten();
+    let mut anchors = owners.filter(|owner| owner.kind == "TrustAnchor").map(|owner| owner.uid.as_str()).peekable();
+    anchors.peek().is_some() && anchor.is_some_and(|uid| anchors.all(|owner| owner != uid))
 }
 
 fn authority(mut secret: Secret) -> Stored<Authority> {

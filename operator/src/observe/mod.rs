@@ -21,5 +21,5 @@ use crate::context::Context;
 /// A member with its namespace, as far as that is known.
 pub(crate) fn candidate(context: &Context, member: Arc<Member>) -> Candidate {
     let namespace = kube::ResourceExt::namespace(&*member).unwrap_or_default();
-    Candidate { namespace: context.world.namespace(&namespace), member }
+    Candidate { namespace: context.world.namespace(&namespace, &context.settings.namespace), member }
 }

@@ -2,8 +2,8 @@
 //! carried out, and the answer is lost while the process goes on. After each, a new process must reach what a run without
 //! faults reaches, with the same objects made and deleted as often, and leave no field taken by force behind.
 //!
-//! Three scenarios: a federation is set up; one that stands is changed and damaged; one that stands is taken down. Plans
-//! run on two API servers side by side. A plan is a federation with names of its own, so nothing of one is in another's way;
+//! Four scenarios: a federation is set up; one that stands is changed and damaged; one that stands is taken down; the authority
+//! of one that stands is replaced. Plans run on two API servers side by side. A plan is a federation with names of its own, so nothing of one is in another's way;
 //! those that must stand before are brought up many at once, by one operator, and are quiet while others have their turn.
 //!
 //! Writes of the lease are not cut: when they happen is a matter of time, and losing it has tests of its own.
@@ -43,16 +43,19 @@ async fn every_crash_ends_where_a_run_without_faults_ends() {
         references.push(reference);
     }
     let sites = references.iter().map(|reference| reference.sites.len());
-    let [set_up, change, departure] = <[usize; 3]>::try_from(sites.collect::<Vec<_>>()).unwrap();
+    let [set_up, change, departure, rotation] = <[usize; 4]>::try_from(sites.collect::<Vec<_>>()).unwrap();
     // Fewer would mean that a scenario does not do any more what it is for.
-    assert!(set_up > 15 && change > 10 && departure > 3, "{set_up}, {change}, {departure}");
+    assert!(
+        set_up > 15 && change > 10 && departure > 3 && rotation > 10,
+        "{set_up}, {change}, {departure}, {rotation}"
+    );
     assert!(references[Scenario::Departure as usize].sites.iter().any(|site| site.starts_with("delete ")));
 
     let done = carry_out(&stages, &references, single(&references), None).await;
     let Tally { plans, struck, mut failures } = done;
     println!(
         "crash plans: {plans} over {} write sites ({struck} cut, {} failed, {:.0} s)",
-        set_up + change + departure,
+        set_up + change + departure + rotation,
         failures.len(),
         started.elapsed().as_secs_f64()
     );

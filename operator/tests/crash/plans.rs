@@ -132,7 +132,7 @@ pub fn pairs(references: &[Reference], seed: &mut u64) -> Vec<Plan> {
 /// Refusals at random.
 pub fn refusals(seed: &mut u64) -> Vec<Plan> {
     let plan = |number: usize| {
-        let (scenario, seed) = (Scenario::ALL[number % 3], draw(seed) | 1);
+        let (scenario, seed) = (Scenario::ALL[number % Scenario::ALL.len()], draw(seed) | 1);
         Plan {
             name: format!("{}r{number}", scenario.letter()),
             scenario,

@@ -5,7 +5,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::state::within;
-use crate::support::federation;
+use crate::support::{federation, gateway_pods};
 
 /// Declares a federation, as its administrator.
 pub async fn declare(admin: &Client, stem: &str) {
@@ -27,16 +27,18 @@ pub enum Scenario {
     SetUp,
     Change,
     Departure,
+    Rotation,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 3] = [Self::SetUp, Self::Change, Self::Departure];
+    pub const ALL: [Self; 4] = [Self::SetUp, Self::Change, Self::Departure, Self::Rotation];
 
     pub fn letter(self) -> char {
         match self {
             Self::SetUp => 's',
             Self::Change => 'c',
             Self::Departure => 'd',
+            Self::Rotation => 'r',
         }
     }
 
@@ -72,6 +74,12 @@ impl Scenario {
                 for (name, object) in [("SecurityServer", "ss1"), ("Member", "register"), ("TrustAnchor", stem)] {
                     within(admin, name, &home).delete(object, &DeleteParams::default()).await.unwrap();
                 }
+            }
+            Self::Rotation => {
+                gateway_pods(admin, &home, "ss1").await;
+                let asked = json!({"spec": {"rotation": {"requestID": "r1"}}});
+                let api = within(admin, "TrustAnchor", "");
+                api.patch(stem, &PatchParams::default(), &Patch::Merge(asked)).await.unwrap();
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use saatkond_api::names::{API_VERSION, entry, manager};
 use saatkond_pki::configuration_key::ConfigurationKey;
@@ -34,6 +34,7 @@ pub struct Stage {
     admin: Client,
     ledger: Ledger,
     faker: JoinHandle<()>,
+    gateways: JoinHandle<()>,
     /// End with it.
     _watches: JoinSet<()>,
 }
@@ -41,6 +42,7 @@ pub struct Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.faker.abort();
+        self.gateways.abort();
     }
 }
 
@@ -56,7 +58,8 @@ impl Stage {
         let admin = bed.admin().await;
         let (ledger, watches) = Ledger::open(&admin);
         let faker = support::fake_deployments(admin.clone());
-        Self { bed, admin, ledger, faker, _watches: watches }
+        let gateways = support::fake_receipts(admin.clone());
+        Self { bed, admin, ledger, faker, gateways, _watches: watches }
     }
 
     pub async fn start(&self, fate: Fate, concurrency: &str) -> (Arc<Life>, Operator) {
@@ -117,6 +120,9 @@ impl Stage {
             .await;
         } else {
             self.until_up(stem).await;
+        }
+        if scenario == Scenario::Rotation {
+            support::until_authority(&self.admin, stem, 2).await;
         }
         self.until_settled(&life).await;
         let reached = state(&self.admin, stem).await;
@@ -214,6 +220,13 @@ impl Stage {
                 return Err(format!("{key} holds fields of ours that are not applied: {}", value["managers"]));
             }
         }
+        if scenario == Scenario::Rotation {
+            let has = |generation: u64| reached.contains_key(&format!("Secret {SYSTEM}/STEM-ca-{generation}"));
+            let issuer = &reached["SecurityServer STEM-home/ss1"]["status"]["leaf"]["issuerGeneration"];
+            if has(1) || !has(2) || *issuer != json!(2) {
+                return Err(format!("generation 1 {}, 2 {}, leaf of {issuer}", has(1), has(2)));
+            }
+        }
         if scenario != Scenario::Departure {
             return Ok(());
         }
@@ -245,6 +258,8 @@ impl Stage {
 
     /// Takes away all of a plan: nothing here collects garbage, and the next operator is to find nothing of it.
     pub async fn clear(&self, stem: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.admin.clone(), &format!("{stem}-home"));
+        let _ = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
         for (key, object) in objects(&self.admin, stem).await {
             let (name, _) = key.split_once(' ').unwrap();
             let api = within(&self.admin, name, &object.namespace().unwrap_or_default());

@@ -12,7 +12,7 @@ use crate::support::{self, SYSTEM};
 
 /// What is the same in every run: times, numbers of versions and random material are not.
 pub fn normal(value: &Value, stem: &str) -> Value {
-    pub const VARIES: [&str; 22] = [
+    pub const VARIES: [&str; 26] = [
         "uid",
         "resourceVersion",
         "creationTimestamp",
@@ -35,6 +35,10 @@ pub fn normal(value: &Value, stem: &str) -> Value {
         "instanceVersion",
         "serverVersion",
         "observedGeneration",
+        "podUid",
+        "bundleHash",
+        "leafSerial",
+        "reportedAt",
     ];
     match value {
         Value::Object(fields) => fields
@@ -43,7 +47,12 @@ pub fn normal(value: &Value, stem: &str) -> Value {
             .filter(|(key, _)| {
                 !matches!(
                     &***key,
-                    "issueNumber" | "clusterIP" | "clusterIPs" | "since" | "deployment.kubernetes.io/revision"
+                    "issueNumber"
+                        | "leafIssueNumber"
+                        | "clusterIP"
+                        | "clusterIPs"
+                        | "since"
+                        | "deployment.kubernetes.io/revision"
                 )
             })
             .map(|(key, value)| (key.replace(stem, "STEM"), normal(value, stem)))

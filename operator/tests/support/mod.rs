@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{
+    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
+use saatkond_api::names::{label, manager};
 use saatkond_operator::client::Fault;
 use saatkond_operator::clock::{Clock, SystemClock};
 use saatkond_operator::health::Readiness;
@@ -309,6 +313,81 @@ pub fn fake_deployments(client: Client) -> tokio::task::JoinHandle<()> {
             let _ = api.patch_status(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
         }
     })
+}
+
+/// The pods of a server of two replicas, as the Deployment's controller would make them. Nothing runs them.
+pub async fn gateway_pods(client: &Client, namespace: &str, server: &str) {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for number in 0..2 {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{server}-{number}"), "labels": {label::SECURITY_SERVER: server}},
+            "spec": {
+                "serviceAccountName": server, "automountServiceAccountToken": false,
+                "containers": [{"name": "gateway", "image": "registry.invalid/saatkond:test"}],
+            },
+        });
+        api.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+}
+
+/// Answers for the gateways: each of [`gateway_pods`] loads at once what is published and stored for its server, and states it as the
+/// link would store it. Until dropped.
+pub fn fake_receipts(client: Client) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let pods: Api<Pod> = Api::all(client.clone());
+            let listed = pods.list_metadata(&ListParams::default().labels(label::SECURITY_SERVER)).await;
+            for pod in listed.map(|list| list.items).unwrap_or_default() {
+                let _ = state_receipt(&client, &pod.namespace().unwrap_or_default(), &pod).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+}
+
+/// Waits until a change of the authority has ended with this generation.
+pub async fn until_authority(client: &Client, anchor: &str, generation: u64) {
+    until(&format!("generation {generation} of {anchor} is stable"), Duration::from_mins(1), || async {
+        let status = get(client, "TrustAnchor", "", anchor).await.unwrap_or_default()["status"].clone();
+        let rotation = &status["rotation"];
+        let done = rotation["phase"] == "Stable" && rotation["signingGeneration"] == generation;
+        if done { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
+}
+
+async fn state_receipt(client: &Client, namespace: &str, pod: &PartialObjectMeta<Pod>) -> Option<()> {
+    let name = pod.labels().get(label::SECURITY_SERVER)?;
+    let uid = pod.uid()?;
+    let server = get(client, "SecurityServer", namespace, name).await?;
+    let member = get(client, "Member", namespace, server["spec"]["memberRef"]["name"].as_str()?).await?;
+    let anchor = get(client, "TrustAnchor", "", member["spec"]["trustAnchorRef"]["name"].as_str()?).await?;
+    let (published, leaf) = (&anchor["status"]["configuration"], &server["status"]["leaf"]);
+    let receipt = json!({
+        "podUid": uid, "incarnation": 1, "instanceVersion": published["version"], "serverVersion": 1,
+        "bundleSequence": anchor["status"]["bundle"]["sequence"],
+        "bundleHash": anchor["status"]["bundle"]["hash"].as_str()?.trim_start_matches("sha256:"),
+        "leafIssueNumber": server["status"]["issueNumber"], "leafSerial": leaf["serial"],
+        "oldSessions": [], "highestFormat": 1,
+    });
+    let standing = server["status"]["processes"].as_array().into_iter().flatten();
+    // Another version of the document alone is nothing that anybody waits for.
+    let same = |other: &Value| {
+        let keys = ["podUid", "bundleSequence", "bundleHash", "leafIssueNumber"];
+        keys.iter().all(|key| other[*key] == receipt[*key])
+    };
+    if leaf.is_null() || standing.into_iter().any(same) {
+        return None;
+    }
+    let body = json!({
+        "apiVersion": "saatkond.io/v1alpha1", "kind": "SecurityServer", "metadata": {"name": name},
+        "status": {"processes": [receipt]},
+    });
+    let kind = kinds().into_iter().find(|known| known.kind == "SecurityServer")?;
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    let params = PatchParams::apply(&manager::link(&uid)).force();
+    api.patch_status(name, &params, &Patch::Apply(body)).await.ok().map(|_| ())
 }
 
 /// Waits until `look` finds something. What it saw instead is shown when the bound is over.

@@ -111,6 +111,7 @@ impl Federation {
             expires_at: now + SignedDuration::from_hours(100),
             bundle: vec![AuthorityEntry { generation: 1, certificate: authority.certificate().to_pem() }],
             signing_generation: 1,
+            rotation: None,
             configuration_keys: ConfigurationKeys {
                 current: ConfigurationKeyEntry { generation: 1, key: key.public() },
                 next: ConfigurationKeyEntry { generation: 2, key: next_key.public() },

@@ -1,0 +1,162 @@
+//! The one next step of a rotation.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::guards::{Blocker, Server, blockers};
+use super::standing::{Phase, Standing};
+use crate::schedule::later;
+
+/// How long a phase lasts at least where no process counts: "all have stated it" is true of nobody, and the first pods may be on
+/// their way.
+pub const NOBODY: SignedDuration = SignedDuration::from_secs(60);
+
+/// Everything that a decision about a rotation is made from. For a step that a guard allows, all of it is read from the API server
+/// itself right before the write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// What is published.
+    pub standing: Standing,
+    /// Under which sequence.
+    pub sequence: u64,
+    /// Since when the phase is published.
+    pub since: Timestamp,
+    /// The authorities whose keys are at hand, by generation.
+    pub held: BTreeMap<u64, Held>,
+    /// Every registered server.
+    pub servers: Vec<Server>,
+    /// What is asked for.
+    pub wish: Wish,
+}
+
+/// An authority whose key is at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// It can issue, for most of its life.
+    Good,
+    /// Its certificate begins at this time, what clocks differ counted in.
+    NotBefore(Timestamp),
+    /// It can issue, and is too old to begin with.
+    Short,
+    /// It cannot issue any more.
+    Unfit,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// The request under which a change should begin. One that has been taken up already does not begin again.
+    pub begin: Option<String>,
+    /// The change under way should be undone.
+    pub cancel: bool,
+    /// Nothing that the spec asks for is to be done now.
+    pub paused: bool,
+}
+
+/// What is to be done now: one thing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing.
+    Rest,
+    /// The authority of this generation is made.
+    Create(u64),
+    /// This is published.
+    Publish(Standing),
+    /// The key of an authority that will never issue again is deleted.
+    Destroy(u64),
+    /// Somebody, or a time, is waited for.
+    Wait {
+        /// Who.
+        on: Vec<Blocker>,
+        /// Until when, if for a time.
+        until: Option<Timestamp>,
+    },
+    /// The key of this generation should issue next and is not at hand. Nothing goes on until it is restored or the change is
+    /// cancelled: a signer without a key would leave every leaf to run out.
+    KeyMissing(u64),
+}
+
+/// Decides.
+#[must_use]
+pub fn next_step(seen: &Observed, now: Timestamp) -> Step {
+    let standing = &seen.standing;
+    // What was announced once and is no longer trusted never issues again: its key is only a danger. One with a higher number was
+    // made and not announced, and is the next to be.
+    let bundle = standing.bundle();
+    if standing.phase == Phase::Stable
+        && let Some(over) = seen.held.keys().find(|held| **held <= standing.highest && !bundle.contains(held))
+    {
+        return Step::Destroy(*over);
+    }
+    let blocking = blockers(standing, seen.sequence, &seen.servers);
+    if let Some(back) = undone(seen, &blocking) {
+        return publish(seen, back);
+    }
+    if standing.phase == Phase::Stable {
+        return begin(seen, blocking, now);
+    }
+    if seen.wish.paused {
+        return Step::Rest;
+    }
+    if let Some(wait) = wait(seen, blocking, now) {
+        return wait;
+    }
+    standing.advance().map_or(Step::Rest, |next| publish(seen, next))
+}
+
+/// Publishes it if whoever issues then can.
+fn publish(seen: &Observed, next: Standing) -> Step {
+    let can =
+        next.signing == seen.standing.signing || seen.held.get(&next.signing).is_some_and(|held| *held != Held::Unfit);
+    if can { Step::Publish(next) } else { Step::KeyMissing(next.signing) }
+}
+
+/// The way back, if it is asked for and safe. An authority that is announced has issued nothing, and one that is being retired may
+/// be trusted again at any time; but the old one may issue again only when everyone is known to trust both *now*: after it had
+/// been retired and trusted again, some may not yet.
+fn undone(seen: &Observed, blocking: &[Blocker]) -> Option<Standing> {
+    use super::guards::Obstacle::{LeavesNotIssued, OldSession, OtherLeaf};
+    if !seen.wish.cancel {
+        return None;
+    }
+    let about_leaves = |blocker: &Blocker| matches!(blocker.obstacle, LeavesNotIssued | OtherLeaf | OldSession);
+    let all_trust_both = || blocking.iter().all(about_leaves);
+    match seen.standing.phase {
+        Phase::Switching { .. } if !all_trust_both() => None,
+        _ => seen.standing.cancel(),
+    }
+}
+
+fn begin(seen: &Observed, blocking: Vec<Blocker>, now: Timestamp) -> Step {
+    let standing = &seen.standing;
+    let Some(request) = seen.wish.begin.as_ref().filter(|request| !standing.requests.contains(request)) else {
+        return Step::Rest;
+    };
+    if seen.wish.paused {
+        return Step::Rest;
+    }
+    // The bundle of the last change must be everywhere before the next one begins: two are trusted at a time, not three.
+    if let Some(wait) = wait(seen, blocking, now) {
+        return wait;
+    }
+    // The lowest that was never announced: made by one that died before it announced it.
+    let mut made = seen.held.iter().filter(|(generation, _)| **generation > standing.highest);
+    let Some((next, fit)) = made.find(|(_, fit)| matches!(fit, Held::Good | Held::NotBefore(_))) else {
+        let above = seen.held.keys().max().copied().unwrap_or(0).max(standing.highest);
+        return Step::Create(above + 1);
+    };
+    match fit {
+        Held::NotBefore(at) if *at > now => Step::Wait { on: Vec::new(), until: Some(*at) },
+        _ => Step::Publish(standing.announce(*next, request.clone())),
+    }
+}
+
+fn wait(seen: &Observed, on: Vec<Blocker>, now: Timestamp) -> Option<Step> {
+    if !on.is_empty() {
+        return Some(Step::Wait { on, until: None });
+    }
+    let nobody = seen.servers.iter().all(|server| server.processes.is_empty());
+    let until = later(seen.since, NOBODY);
+    (nobody && now < until).then_some(Step::Wait { on, until: Some(until) })
+}

@@ -1,0 +1,177 @@
+//! What a trust anchor shows of its rotation, and what is decided about it.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use saatkond_api::SecurityServer;
+use saatkond_api::v1alpha1::trust_anchor::{RotationPhase, RotationStatus};
+use saatkond_pki::authority::AuthorityCertificate;
+use saatkond_wire::configuration::{self as wire, InstanceConfiguration, RotationEntry};
+
+use super::authority::{AuthorityState, retirement};
+use super::build::{bundle_hash, registrations};
+use super::observed::ObservedTrustAnchor;
+use crate::meta::is_paused;
+use crate::observed::Stored;
+use crate::rotation::{Held, Observed, Process, Receipt, Server, Standing, Step, Wish, blockers};
+use crate::schedule::{CannotIssue, can_issue, later};
+
+/// How far the clocks of gateways may be behind the operator's. A certificate that begins now is not announced yet.
+pub const SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// What is published of the rotation: what the document says, or what the status remembers where that is newer (the document was
+/// deleted, or someone put an older one back).
+#[must_use]
+pub fn standing(seen: &ObservedTrustAnchor) -> Option<Standing> {
+    let status = seen.anchor.status.as_ref();
+    let version = status.and_then(|status| status.configuration.as_ref()).map_or(0, |it| it.version);
+    match seen.published.payload() {
+        Some(document) if document.version >= version => Standing::of(document),
+        Some(_) | None => {
+            let rotation = status?.rotation.as_ref()?;
+            Standing::read(&remembered(rotation), rotation.signing_generation)
+        }
+    }
+}
+
+/// Everything that the next step is decided on.
+pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Timestamp) -> Observed {
+    let document = seen.published.payload();
+    let (sequence, hash) = document.map(|it| (it.bundle_sequence, bundle_hash(it))).unwrap_or_default();
+    let since = document.map(|it| it.rotation.as_ref().map_or(it.signed_at, |rotation| rotation.since));
+    let lifetime = seen.anchor.spec.leaf_policy.max_lifetime.as_signed();
+    let fit = |certificate: &AuthorityCertificate| {
+        let (begins, ends) = (certificate.not_before(), certificate.not_after());
+        let from = later(begins, SKEW);
+        match can_issue(begins, ends, lifetime, retirement(&seen.anchor), now) {
+            Err(CannotIssue::NotYetValid) => Held::NotBefore(from),
+            Err(CannotIssue::Expiring | CannotIssue::Expired) => Held::Unfit,
+            Ok(()) if from > now => Held::NotBefore(from),
+            Ok(()) if ends.duration_since(now) < now.duration_since(begins) => Held::Short,
+            Ok(()) => Held::Good,
+        }
+    };
+    let held = seen.authorities.iter().filter_map(|authority| match &authority.secret {
+        Stored::Present(certificate) => Some((authority.generation, fit(certificate))),
+        // Its name is taken, so the next one gets another number.
+        Stored::Unusable { .. } | Stored::Foreign => Some((authority.generation, Held::Unfit)),
+        Stored::Absent => None,
+    });
+    let servers = registrations(seen).registered;
+    Observed {
+        sequence,
+        since: since.unwrap_or(now),
+        held: held.collect(),
+        servers: servers.iter().map(|server| self::server(seen, server, &hash)).collect(),
+        wish: wish(seen, &standing),
+        standing,
+    }
+}
+
+fn wish(seen: &ObservedTrustAnchor, standing: &Standing) -> Wish {
+    let rotation = seen.anchor.spec.rotation.as_ref();
+    let cancelled = rotation.and_then(|rotation| rotation.cancel.as_ref());
+    let begin = rotation.and_then(|rotation| rotation.request_id.clone());
+    Wish {
+        // What is to be cancelled before it has begun does not begin.
+        begin: begin.filter(|request| cancelled != Some(request)),
+        cancel: cancelled.is_some() && standing.requests.last() == cancelled,
+        paused: is_paused(&*seen.anchor),
+    }
+}
+
+/// What the status says, given what is published now.
+pub(super) fn status(
+    seen: &ObservedTrustAnchor,
+    document: &InstanceConfiguration,
+    authority: &AuthorityState,
+    now: Timestamp,
+) -> Option<RotationStatus> {
+    authority.standing.as_ref()?;
+    let standing = Standing::of(document)?;
+    let since = document.rotation.as_ref().map_or(document.signed_at, |rotation| rotation.since);
+    let RotationEntry { phase, other, returning, highest, requests, since } = standing.entry(since);
+    let prepares = matches!(&authority.step, Step::Create(_) | Step::Wait { .. });
+    let phase = match phase {
+        wire::RotationPhase::Stable if prepares => RotationPhase::Preparing,
+        wire::RotationPhase::Stable => RotationPhase::Stable,
+        wire::RotationPhase::Announcing => RotationPhase::Announcing,
+        wire::RotationPhase::Switching => RotationPhase::Switching,
+        wire::RotationPhase::Retiring => RotationPhase::Retiring,
+        wire::RotationPhase::RollingBack => RotationPhase::RollingBack,
+    };
+    let seen = Observed { sequence: document.bundle_sequence, ..observed(seen, standing.clone(), now) };
+    let blocked = blockers(&standing, seen.sequence, &seen.servers);
+    let blocked = blocked.iter().filter(|blocker| blocker.pod.is_some()).count();
+    let processes: usize = seen.servers.iter().map(|server| server.processes.len()).sum();
+    Some(RotationStatus {
+        phase,
+        since: Time(since),
+        signing_generation: standing.signing,
+        other_generation: other,
+        returning,
+        highest_generation: highest,
+        requests,
+        acknowledged: format!("{}/{processes}", processes - blocked),
+    })
+}
+
+/// What stands in the status, as it stood in the document.
+fn remembered(status: &RotationStatus) -> RotationEntry {
+    let phase = match status.phase {
+        RotationPhase::Stable | RotationPhase::Preparing => wire::RotationPhase::Stable,
+        RotationPhase::Announcing => wire::RotationPhase::Announcing,
+        RotationPhase::Switching => wire::RotationPhase::Switching,
+        RotationPhase::Retiring => wire::RotationPhase::Retiring,
+        RotationPhase::RollingBack => wire::RotationPhase::RollingBack,
+    };
+    RotationEntry {
+        phase,
+        other: status.other_generation,
+        returning: status.returning,
+        highest: status.highest_generation,
+        requests: status.requests.clone(),
+        since: status.since.0,
+    }
+}
+
+/// A server with all who may run in its name: every pod that there is, and every process that has stated something and was never
+/// heard to end.
+fn server(seen: &ObservedTrustAnchor, server: &SecurityServer, hash: &str) -> Server {
+    let name = (server.namespace().unwrap_or_default(), server.name_any());
+    let status = server.status.as_ref();
+    let receipts = status.map(|status| status.processes.as_slice()).unwrap_or_default();
+    let there: Option<BTreeSet<&str>> =
+        seen.pods.as_ref().map(|pods| pods.get(&name).into_iter().flatten().map(|pod| pod.uid.as_str()).collect());
+    let stated = receipts.iter().map(|receipt| Process {
+        pod: receipt.pod_uid.clone(),
+        vanished: there.as_ref().is_some_and(|there| !there.contains(receipt.pod_uid.as_str())),
+        receipt: Some(Receipt {
+            sequence: receipt.bundle_sequence,
+            same_bundle: receipt.bundle_hash.trim_start_matches("sha256:") == hash,
+            issue_number: receipt.leaf_issue_number,
+            sessions: receipt.old_sessions.clone(),
+        }),
+    });
+    let silent: Vec<String> = if let Some(there) = &there {
+        let known = |uid: &str| receipts.iter().any(|receipt| receipt.pod_uid == uid);
+        there.iter().filter(|uid| !known(uid)).map(|uid| (*uid).to_owned()).collect()
+    } else {
+        // How many there are is all that is known here.
+        let pods = usize::try_from(status.and_then(|status| status.replicas).unwrap_or(0)).unwrap_or(0);
+        vec![String::new(); pods.saturating_sub(receipts.len())]
+    };
+    let silent = silent.into_iter().map(|pod| Process { pod, vanished: false, receipt: None });
+    let leaves = status.into_iter().flat_map(|status| {
+        let signing = status.signing.iter().map(|leaf| leaf.issuer_generation);
+        status.leaf.iter().map(|leaf| leaf.issuer_generation).chain(signing)
+    });
+    Server {
+        issue_number: status.and_then(|status| status.issue_number).unwrap_or(0),
+        issuers: leaves.collect::<BTreeSet<_>>().into_iter().collect(),
+        processes: stated.chain(silent).collect(),
+        name,
+    }
+}

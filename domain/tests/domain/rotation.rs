@@ -1,0 +1,234 @@
+//! A change of the authority, walked through the whole model world.
+
+use kube::ResourceExt;
+use saatkond_api::conditions::{ConditionType, find};
+use saatkond_api::names::annotation;
+use saatkond_api::v1alpha1::trust_anchor::RotationPhase;
+use saatkond_domain::observed::Published;
+use saatkond_domain::rotation::{Phase, Standing};
+
+use crate::walk::essence;
+use crate::world::{Crash, World};
+
+impl World {
+    fn ask(&mut self, request: &str) {
+        let rotation = self.anchors[0].spec.rotation.get_or_insert_default();
+        rotation.request_id = Some(request.into());
+    }
+
+    fn cancel(&mut self, request: &str) {
+        self.anchors[0].spec.rotation.get_or_insert_default().cancel = Some(request.into());
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::of(self.document()).unwrap()
+    }
+
+    fn rotation_message(&self) -> String {
+        let conditions = &self.anchors[0].status.as_ref().unwrap().conditions;
+        let found = find(conditions, ConditionType::RotationUnblocked).unwrap();
+        format!("{}/{} {}", found.status, found.reason, found.message)
+    }
+
+    /// Rounds until the phase is published.
+    fn until(&mut self, reached: impl Fn(&Phase) -> bool) {
+        for _ in 0..30 {
+            if reached(&self.standing().phase) {
+                return;
+            }
+            self.round().unwrap();
+        }
+        panic!("{:?}: {}", self.standing(), self.rotation_message());
+    }
+}
+
+#[test]
+fn a_request_replaces_the_authority_once() {
+    let mut world = World::steady();
+    let (before, start) = (world.document().bundle_sequence, world.log.len());
+    world.ask("annual");
+    let mut phases = vec![];
+    for _ in 0..30 {
+        let wrote = world.round().unwrap();
+        let (phase, sequence) = (world.standing().phase, world.document().bundle_sequence);
+        if phases.last() != Some(&(phase, sequence)) {
+            phases.push((phase, sequence));
+        }
+        if !wrote {
+            break;
+        }
+    }
+    let ways = [
+        (Phase::Stable, before),
+        (Phase::Announcing { next: 2 }, before + 1),
+        (Phase::Switching { old: 1, returning: false }, before + 2),
+        (Phase::Retiring { old: 1, returning: false }, before + 3),
+        (Phase::Stable, before + 3),
+    ];
+    assert_eq!(phases, ways);
+    assert_eq!(world.authorities.keys().copied().collect::<Vec<_>>(), [2], "the old key is destroyed");
+    assert_eq!(world.unready(), Vec::<String>::new());
+    for server in &world.servers {
+        let status = server.status.as_ref().unwrap();
+        let issuers = status.signing.iter().map(|leaf| leaf.issuer_generation);
+        assert!(issuers.chain(status.leaf.iter().map(|leaf| leaf.issuer_generation)).all(|issuer| issuer == 2));
+    }
+    let status = world.anchors[0].status.as_ref().unwrap().rotation.as_ref().unwrap();
+    assert_eq!((status.phase, &*status.acknowledged, status.highest_generation), (RotationPhase::Stable, "4/4", 2));
+    let at = |what: &str| world.log[start..].iter().position(|line| line.contains(what)).unwrap();
+    assert!(at("create Secret ee-ca-2") < at("publish ConfigMap ee-instance"), "made before it is announced");
+
+    // The same value again, and one that was taken up before another.
+    let done = world.log.len();
+    world.settle();
+    world.ask("second");
+    world.settle();
+    assert_eq!(world.standing().signing, 3);
+    world.ask("annual");
+    world.settle();
+    assert_eq!((world.standing().signing, world.standing().requests), (3, vec!["annual".into(), "second".into()]));
+    assert!(world.log.len() > done);
+}
+
+#[test]
+fn a_crash_at_any_write_of_a_change_changes_nothing_in_the_end() {
+    let change = |crash: Option<Crash>| {
+        let mut world = World::steady();
+        world.twice = false;
+        world.ask("annual");
+        world.crash = crash;
+        world.settle();
+        world
+    };
+    let reference = change(None);
+    let wanted = essence(&reference);
+    let sites = reference.log.len();
+    for site in 0..sites {
+        for crash in [Crash::Before(site), Crash::After(site)] {
+            let world = change(Some(crash));
+            assert_eq!(world.crash, None, "the walk must come to {crash:?}");
+            assert_eq!(essence(&world), wanted, "{crash:?}");
+            assert_eq!(world.unready(), Vec::<String>::new(), "{crash:?}");
+            let made = world.log.iter().filter(|line| line.contains("create Secret ee-ca-")).count();
+            assert_eq!(made, 1, "{crash:?}: one authority for one request");
+        }
+    }
+    println!("crash plans of a rotation: {} over {sites} write sites", 2 * sites);
+}
+
+#[test]
+fn a_change_that_is_cancelled_ends_where_it_began_and_its_number_is_used_up() {
+    for reached in [
+        |phase: &Phase| matches!(phase, Phase::Announcing { .. }),
+        |phase: &Phase| matches!(phase, Phase::Switching { .. }),
+        |phase: &Phase| matches!(phase, Phase::Retiring { .. }),
+    ] {
+        let mut world = World::steady();
+        world.ask("annual");
+        world.until(reached);
+        let from = world.standing().phase;
+        world.cancel("annual");
+        world.settle();
+        let Standing { phase, signing, highest, .. } = world.standing();
+        assert_eq!((phase, signing, highest), (Phase::Stable, 1, 2), "cancelled in {from}");
+        assert_eq!(world.authorities.keys().copied().collect::<Vec<_>>(), [1], "cancelled in {from}");
+        assert_eq!(world.unready(), Vec::<String>::new(), "cancelled in {from}");
+        world.ask("again");
+        world.settle();
+        assert_eq!((world.standing().signing, world.standing().highest), (3, 3), "after {from}");
+    }
+}
+
+#[test]
+fn a_change_that_is_cancelled_before_it_begins_does_not() {
+    let mut world = World::steady();
+    world.ask("annual");
+    world.cancel("annual");
+    world.settle();
+    assert_eq!((world.standing(), world.authorities.len()), (Standing::first(1), 1));
+}
+
+#[test]
+fn one_silent_process_holds_everything_up_and_is_named() {
+    let mut world = World::steady();
+    world.ask("annual");
+    world.silent = Some(0);
+    world.settle();
+    assert_eq!(world.standing().phase, Phase::Announcing { next: 2 });
+    let uid = format!("{}-pod-0", world.servers[0].uid().unwrap());
+    let message = world.rotation_message();
+    assert!(message.starts_with("False/RotationWaiting Announcing: pod "), "{message}");
+    assert!(message.contains(&*uid) && message.contains("population-register/ss1"), "{message}");
+    let status = world.anchors[0].status.as_ref().unwrap().rotation.as_ref().unwrap();
+    assert_eq!((status.phase, &*status.acknowledged), (RotationPhase::Announcing, "2/4"));
+    let issued_by = |world: &World| world.servers[0].status.as_ref().unwrap().leaf.as_ref().unwrap().issuer_generation;
+    assert_eq!(issued_by(&world), 1);
+    world.silent = None;
+    world.report();
+    world.settle();
+    assert_eq!((world.standing().phase, world.standing().signing, issued_by(&world)), (Phase::Stable, 2, 2));
+    assert_eq!(world.rotation_message(), "True/AsDeclared no change of the authority is under way");
+}
+
+#[test]
+fn a_paused_anchor_neither_begins_nor_goes_on_and_can_be_cancelled() {
+    let mut world = World::steady();
+    let paused = |world: &mut World, on: bool| {
+        let annotations = world.anchors[0].annotations_mut();
+        if on {
+            annotations.insert(annotation::PAUSED.into(), "true".into());
+        } else {
+            annotations.remove(annotation::PAUSED);
+        }
+    };
+    paused(&mut world, true);
+    world.ask("annual");
+    world.settle();
+    assert_eq!(world.standing(), Standing::first(1));
+    paused(&mut world, false);
+    world.until(|phase| matches!(phase, Phase::Announcing { .. }));
+    paused(&mut world, true);
+    world.settle();
+    assert_eq!(world.standing().phase, Phase::Announcing { next: 2 });
+    world.cancel("annual");
+    world.round().unwrap();
+    assert_eq!(world.standing().phase, Phase::RollingBack { withdrawn: 2 });
+}
+
+#[test]
+fn an_announced_key_that_is_lost_is_named_and_the_change_can_be_undone() {
+    let mut world = World::steady();
+    world.ask("annual");
+    world.until(|phase| matches!(phase, Phase::Announcing { .. }));
+    world.authorities.remove(&2);
+    world.settle();
+    assert_eq!(world.standing().phase, Phase::Announcing { next: 2 });
+    let unready = world.unready().join("\n");
+    assert!(unready.contains("AuthorityLost Secret ee-ca-2"), "{unready}");
+    assert!(unready.contains("spec.rotation.cancel"), "{unready}");
+    world.cancel("annual");
+    world.settle();
+    assert_eq!((world.standing().phase, world.standing().signing), (Phase::Stable, 1));
+    assert_eq!(world.unready(), Vec::<String>::new());
+}
+
+#[test]
+fn an_older_document_that_is_put_back_puts_no_older_phase_back() {
+    let mut world = World::steady();
+    let older = world.instance.clone();
+    world.ask("annual");
+    world.until(|phase| matches!(phase, Phase::Switching { .. }));
+    let (sequence, version) = (world.document().bundle_sequence, world.document().version);
+    let Published::Valid(mut old) = older else { panic!("published") };
+    old.resource_version = "by-hand".into();
+    world.instance = Published::Valid(old);
+    world.silent = Some(0);
+    world.settle();
+    let Standing { phase, signing, .. } = world.standing();
+    assert!(phase != Phase::Stable && signing == 2, "it goes on from where it was: {:?}", world.standing());
+    assert!(world.document().version > version && world.document().bundle_sequence >= sequence);
+    world.silent = None;
+    world.report();
+    world.settle();
+    assert_eq!((world.standing().phase, world.standing().signing), (Phase::Stable, 2));
+}
