@@ -327,6 +327,23 @@ fn pods_are_restricted() {
     }
 }
 
+/// A field that is added to the status must be added to what the link may not change.
+#[test]
+fn of_a_servers_status_the_link_writes_receipts_alone() {
+    let all = objects(&[]);
+    let crds = of_kind(&all, "CustomResourceDefinition");
+    let servers = crds.iter().find(|crd| text(crd, "/spec/names/kind") == "SecurityServer").unwrap();
+    let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
+    let fields = servers.pointer(status).and_then(Value::as_object).unwrap().keys().cloned();
+    let policies = of_kind(&all, "ValidatingAdmissionPolicy");
+    let policy = policies.iter().find(|policy| text(policy, "/metadata/name") == "saatkond-link-receipts").unwrap();
+    let guarded = policy["spec"]["validations"].as_array().unwrap().iter();
+    let guarded: BTreeSet<_> = guarded.map(|rule| rule["expression"].as_str().unwrap().to_owned()).collect();
+    let expected = fields.filter(|field| field != "processes");
+    let expected: BTreeSet<_> = expected.map(|it| format!("object.?status.?{it} == oldObject.?status.?{it}")).collect();
+    assert_eq!(guarded, expected);
+}
+
 #[test]
 fn each_switch_does_what_it_says() {
     let count = |arguments: &[&str], kind: &str| of_kind(&objects(arguments), kind).len();
@@ -338,7 +355,7 @@ fn each_switch_does_what_it_says() {
         ("NetworkPolicy", vec!["--set", "networkPolicies.enabled=false"], 0),
         ("CustomResourceDefinition", vec![], 3),
         ("CustomResourceDefinition", vec!["--set", "crds.install=false"], 0),
-        ("ValidatingAdmissionPolicy", vec![], 2),
+        ("ValidatingAdmissionPolicy", vec![], 3),
         ("ValidatingAdmissionPolicy", vec!["--set", "admissionPolicy.install=false"], 0),
         ("ValidatingAdmissionPolicyBinding", vec!["--set", "admissionPolicy.install=false"], 0),
     ] {

@@ -430,3 +430,44 @@ async fn without_a_leaf_it_is_ready_until_there_is_something_to_serve() {
     link.stop.cancel();
     tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_servers_status_it_may_change_the_receipts_alone() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let authority = authority();
+    let leaf = issue(&authority, Usage::Authentication, "saatkond://LINK/GOV/1/ss1?use=authentication&issue=1", &[]);
+    bed.apply(&documents("lkd", 1));
+    register(bed, &admin, "lkd", &leaf.key).await;
+    let link = Client::try_from(bed.account("saatkond-link").await).unwrap();
+    let api: Api<SecurityServer> = Api::namespaced(link, "lkd-home");
+    let patch = async |status: Value| {
+        let params = PatchParams::apply("saatkond-link-test").force();
+        let body = json!({"apiVersion": "saatkond.io/v1alpha1", "kind": "SecurityServer", "metadata": {"name": "ss1"}, "status": status});
+        api.patch_status("ss1", &params, &Patch::Apply(body)).await
+    };
+    let key = json!([{"spkiSha256": "ab".repeat(32), "issueNumber": 9, "notAfter": "2030-01-01T00:00:00Z"}]);
+    // A policy is in force some moments after it is stored.
+    until("its own key is refused", Duration::from_secs(30), || async {
+        match patch(json!({"registeredKeys": key})).await {
+            Err(kube::Error::Api(status)) if status.message.contains("status.registeredKeys is the controller's") => {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    for refused in [json!({"issueNumber": 99}), json!({"replicas": 0}), json!({"identity": "EE/GOV/1/other"})] {
+        let answer = patch(refused.clone()).await;
+        assert!(
+            matches!(&answer, Err(kube::Error::Api(status)) if status.is_forbidden() || status.code == 422),
+            "{refused}: {answer:?}"
+        );
+    }
+    let receipt = json!([{
+        "podUid": POD, "incarnation": 1, "instanceVersion": 1, "serverVersion": 1, "bundleSequence": 1,
+        "bundleHash": "00", "leafIssueNumber": 1, "leafSerial": "0a", "highestFormat": 1,
+    }]);
+    patch(json!({"processes": receipt})).await.unwrap();
+}

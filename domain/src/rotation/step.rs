@@ -26,6 +26,8 @@ pub struct Observed {
     pub held: BTreeMap<u64, Held>,
     /// Every registered server.
     pub servers: Vec<Server>,
+    /// The generation that issued the link's own leaf.
+    pub link_issuer: Option<u64>,
     /// What is asked for.
     pub wish: Wish,
 }
@@ -101,6 +103,10 @@ pub fn next_step(seen: &Observed, now: Timestamp) -> Step {
     }
     if let Some(wait) = wait(seen, blocking, now) {
         return wait;
+    }
+    // Gateways that trust the old authority no more could not reach the link to say so. Its leaf is issued by the same plan.
+    if matches!(standing.phase, Phase::Switching { old, .. } if seen.link_issuer == Some(old)) {
+        return Step::Rest;
     }
     standing.advance().map_or(Step::Rest, |next| publish(seen, next))
 }

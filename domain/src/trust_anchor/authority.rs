@@ -148,7 +148,7 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
 /// The managed authority after the next step of its rotation, where one can be taken.
 fn rotated(seen: &ObservedTrustAnchor, mut state: AuthorityState, now: Timestamp) -> AuthorityState {
     let Some(generation) = state.signing else { return state };
-    let standing = super::rotation::standing(seen).unwrap_or_else(|| Standing::first(generation));
+    let standing = super::rotation::standing(seen).unwrap_or_else(|| super::rotation::first(seen, generation));
     // Without the key that should issue there is nothing to change from; it has been said what is to be done.
     let step = match &state.problem {
         None => next_step(&super::rotation::observed(seen, standing.clone(), now), now),

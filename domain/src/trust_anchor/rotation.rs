@@ -1,6 +1,7 @@
 //! What a trust anchor shows of its rotation, and what is decided about it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,12 +15,21 @@ use super::authority::{AuthorityState, retirement};
 use super::build::{bundle_hash, registrations};
 use super::observed::ObservedTrustAnchor;
 use crate::meta::is_paused;
-use crate::observed::Stored;
-use crate::rotation::{Held, Observed, Process, Receipt, Server, Standing, Step, Wish, blockers};
+use crate::observed::{Published, Stored};
+use crate::rotation::{Held, Observed, Phase, Process, Receipt, Server, Standing, Step, Wish, blockers};
 use crate::schedule::{CannotIssue, can_issue, later};
 
 /// How far the clocks of gateways may be behind the operator's. A certificate that begins now is not announced yet.
 pub const SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// An anchor of which nothing is published yet: a request that it is declared with is of no authority that there ever was.
+#[must_use]
+pub(super) fn first(seen: &ObservedTrustAnchor, generation: u64) -> Standing {
+    let declared = seen.anchor.spec.rotation.as_ref().and_then(|rotation| rotation.request_id.clone());
+    let is_new =
+        seen.published == Published::Absent && seen.anchor.status.as_ref().is_none_or(|it| it.bundle.is_none());
+    Standing { requests: declared.filter(|_| is_new).into_iter().collect(), ..Standing::first(generation) }
+}
 
 /// What is published of the rotation: what the document says, or what the status remembers where that is newer (the document was
 /// deleted, or someone put an older one back).
@@ -59,13 +69,17 @@ pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Time
         Stored::Unusable { .. } | Stored::Foreign => Some((authority.generation, Held::Unfit)),
         Stored::Absent => None,
     });
-    let servers = registrations(seen).registered;
+    let wish = wish(seen, &standing);
+    // Who has stated what is asked only where something waits for it: an anchor is looked at after every change of any member.
+    let quiet = standing.phase == Phase::Stable && wish.begin.is_none();
+    let servers = if quiet { Vec::new() } else { registrations(seen).registered };
     Observed {
         sequence,
         since: since.unwrap_or(now),
         held: held.collect(),
         servers: servers.iter().map(|server| self::server(seen, server, &hash)).collect(),
-        wish: wish(seen, &standing),
+        link_issuer: seen.link_leaf.facts().map(|leaf| leaf.generation),
+        wish,
         standing,
     }
 }
@@ -76,7 +90,7 @@ fn wish(seen: &ObservedTrustAnchor, standing: &Standing) -> Wish {
     let begin = rotation.and_then(|rotation| rotation.request_id.clone());
     Wish {
         // What is to be cancelled before it has begun does not begin.
-        begin: begin.filter(|request| cancelled != Some(request)),
+        begin: begin.filter(|request| cancelled != Some(request) && !standing.requests.contains(request)),
         cancel: cancelled.is_some() && standing.requests.last() == cancelled,
         paused: is_paused(&*seen.anchor),
     }
@@ -87,7 +101,7 @@ pub(super) fn status(
     seen: &ObservedTrustAnchor,
     document: &InstanceConfiguration,
     authority: &AuthorityState,
-    now: Timestamp,
+    servers: &[Arc<SecurityServer>],
 ) -> Option<RotationStatus> {
     authority.standing.as_ref()?;
     let standing = Standing::of(document)?;
@@ -102,10 +116,11 @@ pub(super) fn status(
         wire::RotationPhase::Retiring => RotationPhase::Retiring,
         wire::RotationPhase::RollingBack => RotationPhase::RollingBack,
     };
-    let seen = Observed { sequence: document.bundle_sequence, ..observed(seen, standing.clone(), now) };
-    let blocked = blockers(&standing, seen.sequence, &seen.servers);
+    let hash = bundle_hash(document);
+    let servers: Vec<_> = servers.iter().map(|server| self::server(seen, server, &hash)).collect();
+    let blocked = blockers(&standing, document.bundle_sequence, &servers);
     let blocked = blocked.iter().filter(|blocker| blocker.pod.is_some()).count();
-    let processes: usize = seen.servers.iter().map(|server| server.processes.len()).sum();
+    let processes: usize = servers.iter().map(|server| server.processes.len()).sum();
     Some(RotationStatus {
         phase,
         since: Time(since),

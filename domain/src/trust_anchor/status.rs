@@ -78,8 +78,8 @@ pub fn status(
             key_generation,
             next_key_generation: document.configuration_keys.next.generation,
         });
-        status.rotation = rotation::status(seen, document, &authority, now);
         let servers = registrations(seen).registered;
+        status.rotation = rotation::status(seen, document, &authority, &servers);
         let (counts, blocking) = receipts(document, &servers, &standing.blocking, now);
         status.counts = Some(counts);
         status.blocking = blocking;

@@ -149,6 +149,29 @@ fn a_change_that_is_cancelled_before_it_begins_does_not() {
 }
 
 #[test]
+fn a_request_that_an_anchor_is_born_with_changes_nothing() {
+    let mut world = World::federation();
+    world.ask("initial");
+    world.settle();
+    assert_eq!((world.standing().phase, world.standing().signing), (Phase::Stable, 1));
+    assert_eq!((world.standing().requests, world.authorities.len()), (vec!["initial".into()], 1));
+    world.ask("annual");
+    world.settle();
+    assert_eq!(world.standing().signing, 2);
+}
+
+#[test]
+fn nothing_is_retired_before_the_link_has_another_leaf() {
+    let mut world = World::steady();
+    world.ask("annual");
+    world.until(|phase| matches!(phase, Phase::Retiring { .. }));
+    let link = world.log.iter().rposition(|line| line.contains("saatkond-link-identity")).unwrap();
+    let retired = world.log.iter().rposition(|line| line.contains("publish ConfigMap ee-instance")).unwrap();
+    assert!(link < retired, "{:#?}", world.log);
+    assert_eq!(world.link_leaf.facts().unwrap().generation, 2);
+}
+
+#[test]
 fn one_silent_process_holds_everything_up_and_is_named() {
     let mut world = World::steady();
     world.ask("annual");

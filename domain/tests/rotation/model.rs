@@ -356,6 +356,7 @@ impl Model {
             since: Timestamp::from_second(0).unwrap(),
             held: world.held.iter().map(|generation| (generation, Held::Good)).collect(),
             servers: servers.collect(),
+            link_issuer: None,
             wish: Wish {
                 begin: (world.asked > 0).then(|| world.asked.to_string()),
                 cancel: world.cancel,

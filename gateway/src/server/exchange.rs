@@ -10,7 +10,7 @@ use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use rustls::pki_types::CertificateDer;
 use saatkond_pki::evidence::MessageDigests;
-use saatkond_wire::configuration::{ErrorProfile, ServiceEntry};
+use saatkond_wire::configuration::ErrorProfile;
 use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -118,17 +118,16 @@ async fn provide(
     let (body, digests) = verified(context, &in_force, reader, &rest, &request.client, &granted.caller_server).await?;
     // An upload may take long: a right that was taken away meanwhile, or a server that was deregistered, counts.
     let current = context.state.current().unwrap_or(in_force);
-    let Granted { caller_server: _, path, service } = self::granted(context, &current, peer, &request)?;
-    if service.url.is_empty() {
+    let Granted { caller_server: _, path, address, timeout } = self::granted(context, &current, peer, &request)?;
+    if address.is_empty() {
         return Err(Failure::server(Cause::ServiceMissingUrl, format!("Service {} has no address", request.service)));
     }
-    let seconds = service.timeout_seconds;
     let call = Call {
         method: request.part.method,
-        url: url(&service.url, &path, request.part.query.as_deref()),
+        url: url(&address, &path, request.part.query.as_deref()),
         lines: request.part.headers.clone(),
         body,
-        silence: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+        silence: (timeout > 0).then(|| Duration::from_secs(timeout.into())),
     };
     let answered = context.information_systems.call(call).await?;
     let rest = answer_part(&answered, &request, &digests).encode();
@@ -143,7 +142,10 @@ async fn provide(
 struct Granted {
     caller_server: ServerId,
     path: ServicePath,
-    service: ServiceEntry,
+    /// Where the service is.
+    address: String,
+    /// In seconds; 0 for none.
+    timeout: u32,
 }
 
 /// Who asks, whether they may, and what: by one configuration, and without the body.
@@ -179,7 +181,8 @@ fn granted(
             format!("Service {} is disabled: {notice}", request.service),
         ));
     }
-    Ok(Granted { caller_server, path, service: service.entry.clone() })
+    let (address, timeout) = (service.entry.url.clone(), service.entry.timeout_seconds);
+    Ok(Granted { caller_server, path, address, timeout })
 }
 
 fn unknown_service(service: &ServiceId) -> Failure {
