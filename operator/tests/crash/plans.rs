@@ -23,6 +23,8 @@ pub struct Plan {
 pub struct Tally {
     pub plans: usize,
     pub struck: usize,
+    /// Of each scenario: plans, and of them those whose fates came to pass.
+    pub shares: [(usize, usize); Scenario::ALL.len()],
     pub failures: Vec<String>,
 }
 
@@ -39,6 +41,9 @@ pub async fn carry_out(stages: &[Stage], references: &[Reference], plans: Vec<Pl
     join_all(done).await.into_iter().fold(Tally::default(), |mut all, tally| {
         all.plans += tally.plans;
         all.struck += tally.struck;
+        for (sum, (plans, struck)) in all.shares.iter_mut().zip(tally.shares) {
+            *sum = (sum.0 + plans, sum.1 + struck);
+        }
         all.failures.extend(tally.failures);
         all
     })
@@ -66,7 +71,12 @@ async fn carry_out_on(stage: &Stage, references: &[Reference], plans: Vec<Plan>,
                     tally.plans -= 1;
                     again.push(Plan { name: format!("{}z", plan.name), ..plan.clone() });
                 }
-                Ok(struck) => tally.struck += usize::from(struck == plan.fates.len()),
+                Ok(struck) => {
+                    let all = usize::from(struck == plan.fates.len());
+                    tally.struck += all;
+                    let share = &mut tally.shares[plan.scenario as usize];
+                    *share = (share.0 + 1, share.1 + all);
+                }
                 Err(why) => {
                     let failure = format!("{} {:?}, {}: {why}", plan.name, plan.scenario, plan.about);
                     // At once, so that a long run shows where it stands.
