@@ -79,9 +79,9 @@ impl Watching {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn watches_find_room_where_a_server_gives_a_connection_little() {
-    let bed = support::bed_with_flags(&["--http2-max-streams-per-connection=8"]);
+/// How many connections 30 watches and a request beside them use, once all have heard of something, to an API server with this flag.
+async fn connections_of_30_watches(flag: &str) -> usize {
+    let bed = support::bed_with_flags(&[flag]);
     let config = bed.administrator().await;
     let port = config.cluster_url.port_u16().unwrap();
     let before = connections_to(port);
@@ -92,23 +92,18 @@ async fn watches_find_room_where_a_server_gives_a_connection_little() {
     watching.have_heard().await;
     // While all are held, other requests have a connection of their own.
     Api::<Namespace>::all(client.clone()).get("news").await.unwrap();
-    let used = connections_to(port) - before;
+    connections_to(port) - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_find_room_where_a_server_gives_a_connection_little() {
+    let used = connections_of_30_watches("--http2-max-streams-per-connection=8").await;
     assert!((4..=8).contains(&used), "{used} connections for 30 watches, 8 to each");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_speaks_http_1_alone_has_a_connection_for_each_watch() {
-    let bed = support::bed_with_flags(&["--disable-http2-serving"]);
-    let config = bed.administrator().await;
-    let port = config.cluster_url.port_u16().unwrap();
-    let before = connections_to(port);
-    let client = connect(config, ApiRequests::default(), Hooks::default()).unwrap();
-    let watching = Watching::start(&client, 30);
-    watching.have_listed().await;
-    bed.apply(&support::namespace("news", None));
-    watching.have_heard().await;
-    Api::<Namespace>::all(client.clone()).get("news").await.unwrap();
-    let used = connections_to(port) - before;
+    let used = connections_of_30_watches("--disable-http2-serving").await;
     assert!(used >= 30, "{used} connections for 30 watches");
 }
 

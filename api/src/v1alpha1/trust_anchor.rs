@@ -104,7 +104,8 @@ pub struct TrustAnchorSpec {
 pub struct Rotation {
     /// A new value begins a change: another authority is made, announced to every process, then issues every certificate anew, and the
     /// old one is retired. Each step waits until every process has stated that it is ready for it; `status` names who is waited for.
-    /// A value never begins a second change. 1 to 63 characters. Example: `2027-annual`.
+    /// A value never begins a second change, and the one that a TrustAnchor is created with begins none. 1 to 63 characters.
+    /// Example: `2027-annual`.
     #[serde(default, rename = "requestID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub request_id: Option<String>,
@@ -336,7 +337,7 @@ pub struct TrustAnchorStatus {
     /// How many there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<TrustAnchorCounts>,
-    /// The first 20 processes that have not loaded the published bundle.
+    /// The first 20 processes that have not stated what is waited for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub blocking: Vec<BlockingProcess>,
@@ -461,11 +462,12 @@ pub struct TrustAnchorCounts {
     pub security_servers: u32,
     /// Processes of those servers, pending and terminating ones among them.
     pub processes: u32,
-    /// Processes whose receipt names the published bundle sequence.
+    /// Processes whose receipt says all that is waited for: the published bundle sequence and, while another authority takes over,
+    /// that nothing of the old one is in use.
     pub receipts_current: u32,
 }
 
-/// A process that has not loaded the published bundle.
+/// A process that has not loaded the published bundle or, while another authority takes over, still uses the old one.
 #[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockingProcess {
@@ -475,7 +477,7 @@ pub struct BlockingProcess {
     /// Name of its SecurityServer.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// UID of its pod. Unset when the server has no process that reports at all.
+    /// UID of its pod. Unset where it is the server itself, or a pod of which no more is known than that it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     pub pod_uid: Option<String>,

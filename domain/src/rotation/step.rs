@@ -92,7 +92,7 @@ pub fn next_step(seen: &Observed, now: Timestamp) -> Step {
         return Step::Destroy(*over);
     }
     let blocking = blockers(standing, seen.sequence, &seen.servers);
-    if let Some(back) = undone(seen, &blocking) {
+    if let Some(back) = undone(seen, &blocking, now) {
         return publish(seen, back);
     }
     if standing.phase == Phase::Stable {
@@ -121,13 +121,13 @@ fn publish(seen: &Observed, next: Standing) -> Step {
 /// The way back, if it is asked for and safe. An authority that is announced has issued nothing, and one that is being retired may
 /// be trusted again at any time; but the old one may issue again only when everyone is known to trust both *now*: after it had
 /// been retired and trusted again, some may not yet.
-fn undone(seen: &Observed, blocking: &[Blocker]) -> Option<Standing> {
+fn undone(seen: &Observed, blocking: &[Blocker], now: Timestamp) -> Option<Standing> {
     use super::guards::Obstacle::{LeavesNotIssued, OldSession, OtherLeaf};
     if !seen.wish.cancel {
         return None;
     }
     let about_leaves = |blocker: &Blocker| matches!(blocker.obstacle, LeavesNotIssued | OtherLeaf | OldSession);
-    let all_trust_both = || blocking.iter().all(about_leaves);
+    let all_trust_both = || blocking.iter().all(about_leaves) && nobody_until(seen, now).is_none();
     match seen.standing.phase {
         Phase::Switching { .. } if !all_trust_both() => None,
         _ => seen.standing.cancel(),
@@ -159,10 +159,13 @@ fn begin(seen: &Observed, blocking: Vec<Blocker>, now: Timestamp) -> Step {
 }
 
 fn wait(seen: &Observed, on: Vec<Blocker>, now: Timestamp) -> Option<Step> {
-    if !on.is_empty() {
-        return Some(Step::Wait { on, until: None });
-    }
+    let until = nobody_until(seen, now);
+    (!on.is_empty() || until.is_some()).then_some(Step::Wait { on, until })
+}
+
+/// Until when the phase lasts because no process counts.
+fn nobody_until(seen: &Observed, now: Timestamp) -> Option<Timestamp> {
     let nobody = seen.servers.iter().all(|server| server.processes.is_empty());
     let until = later(seen.since, NOBODY);
-    (nobody && now < until).then_some(Step::Wait { on, until: Some(until) })
+    (nobody && now < until).then_some(until)
 }

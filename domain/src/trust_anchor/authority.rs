@@ -12,7 +12,7 @@ use saatkond_pki::authority::AuthorityCertificate;
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
-use crate::rotation::{Phase, Standing, Step, blockers, next_step};
+use crate::rotation::{Standing, Step, next_step};
 use crate::schedule::{CannotIssue, can_issue};
 
 /// What is concluded about a trust anchor's authorities.
@@ -24,13 +24,9 @@ pub struct AuthorityState {
     pub signing: Option<u64>,
     /// Whether that generation's key is at hand and its certificate lets it issue now.
     pub can_issue: bool,
-    /// A generation to make: the first, only where no trace of any is left, or the next, where a change was asked for.
-    pub create: Option<u32>,
-    /// A generation whose key is to be deleted: it will never issue again.
-    pub destroy: Option<u64>,
     /// What is to be published of a managed authority's rotation.
     pub standing: Option<Standing>,
-    /// What was decided about it.
+    /// What was decided about a managed authority. The first one is made only where no trace of any is left.
     pub step: Step,
     /// What is wrong, for machines and people.
     pub problem: Option<(Reason, String)>,
@@ -52,7 +48,7 @@ pub fn retirement(anchor: &saatkond_api::TrustAnchor) -> jiff::SignedDuration {
 pub fn state(seen: &ObservedTrustAnchor, now: Timestamp) -> AuthorityState {
     let mut state = match seen.anchor.spec.source.choice() {
         Some(SourceChoice::Managed(_)) => rotated(seen, managed(seen), now),
-        Some(SourceChoice::External(external)) => from_outside(seen, external, now),
+        Some(SourceChoice::External(external)) => from_outside(seen, external),
         None => AuthorityState {
             problem: Some((
                 Reason::InvalidSpec,
@@ -75,8 +71,6 @@ fn published(seen: &ObservedTrustAnchor) -> AuthorityState {
         bundle: entries.iter().filter_map(|e| Some((e.generation, parse(&e.certificate)?))).collect(),
         signing: document.map(|document| document.signing_generation),
         can_issue: false,
-        create: None,
-        destroy: None,
         standing: None,
         step: Step::Rest,
         problem: None,
@@ -140,7 +134,7 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
                 "Secret {name} with the authority's key is gone, and no other is made in its place; restore it from a backup"
             ));
         }
-        Stored::Absent => state.create = Some(1),
+        Stored::Absent => state.step = Step::Create(1),
     }
     state
 }
@@ -175,17 +169,12 @@ fn rotated(seen: &ObservedTrustAnchor, mut state: AuthorityState, now: Timestamp
         state.problem.get_or_insert((Reason::AuthorityLost, why));
         return AuthorityState { step: Step::Rest, standing: Some(standing), ..state };
     }
-    match &step {
-        Step::Create(generation) => state.create = u32::try_from(*generation).ok(),
-        Step::Destroy(generation) => state.destroy = Some(*generation),
-        Step::KeyMissing(generation) => {
-            let name = ca_secret(&seen.anchor.name_any(), *generation);
-            let why = format!(
-                "Secret {name} with the key that should issue next is gone; restore it from a backup, or set spec.rotation.cancel"
-            );
-            state.problem = Some((Reason::AuthorityLost, why));
-        }
-        Step::Rest | Step::Publish(_) | Step::Wait { .. } => {}
+    if let Step::KeyMissing(generation) = &step {
+        let name = ca_secret(&seen.anchor.name_any(), *generation);
+        let why = format!(
+            "Secret {name} with the key that should issue next is gone; restore it from a backup, or set spec.rotation.cancel"
+        );
+        state.problem = Some((Reason::AuthorityLost, why));
     }
     AuthorityState {
         can_issue: state.can_issue && (target.signing == generation || held(target.signing).is_some()),
@@ -198,7 +187,7 @@ fn rotated(seen: &ObservedTrustAnchor, mut state: AuthorityState, now: Timestamp
 }
 
 /// An authority that exists elsewhere: the certificates in the spec, the key where the spec says.
-fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Timestamp) -> AuthorityState {
+fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> AuthorityState {
     let before = published(seen);
     let remembered = seen.anchor.status.iter().flat_map(|status| &status.authorities).map(|a| a.generation);
     let mut highest = before.bundle.keys().copied().chain(remembered).max().unwrap_or(0);
@@ -259,7 +248,7 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Time
     };
     let old = before.signing.filter(|generation| bundle.contains_key(generation));
     let signing = match (old, at_hand) {
-        (Some(old), Some(new)) if old != new && !may_switch(seen, new, now) => old,
+        (Some(old), Some(new)) if old != new && !may_switch(seen, new) => old,
         (_, Some(new)) => new,
         (Some(old), None) => old,
         // The bundle is not empty.
@@ -269,8 +258,6 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Time
         can_issue: at_hand == Some(signing),
         signing: Some(signing),
         bundle,
-        create: None,
-        destroy: None,
         standing: None,
         step: Step::Rest,
         problem,
@@ -280,13 +267,10 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Time
 
 /// Announce before use (INV-1): another generation may issue only when every process has stated that it runs on a
 /// published bundle that holds it. Whom a change of a managed authority waits for, that waits for the same.
-fn may_switch(seen: &ObservedTrustAnchor, generation: u64, now: Timestamp) -> bool {
+fn may_switch(seen: &ObservedTrustAnchor, generation: u64) -> bool {
     let Some(document) = seen.published.payload() else { return true };
-    let Some(standing) = Standing::of(document) else { return false };
-    let announced = Standing { phase: Phase::Announcing { next: generation }, ..standing };
-    let observed = super::rotation::observed(seen, announced, now);
     document.bundle.iter().any(|entry| entry.generation == generation)
-        && blockers(&observed.standing, observed.sequence, &observed.servers).is_empty()
+        && super::rotation::waits_for(seen, document, &super::build::registrations(seen).registered).1.is_empty()
 }
 
 /// An authority that has expired is taken out, its leaves ended before it did. The last one stays: an empty bundle

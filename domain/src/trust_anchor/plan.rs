@@ -136,15 +136,15 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
     let keys = keys::state(seen);
     plan.foreign
         .extend(authority.foreign.iter().map(|name| ForeignObject { kind: ChildKind::Secret, name: name.clone() }));
-    plan.create_authority = authority.create.filter(|_| !is_deleting(anchor)).map(|generation| {
+    if let (Step::Create(generation), false) = (&authority.step, is_deleting(anchor)) {
         plan.events.push(PlannedEvent {
             warning: false,
             reason: Reason::AuthorityCreated,
             action: "CreateAuthority",
             note: format!("made the certificate authority of generation {generation}"),
         });
-        authority_request(seen, generation, now)
-    });
+        plan.create_authority = Some(authority_request(seen, *generation, now));
+    }
     let keys = match keys {
         KeyState::Ready(keys) => Some(keys),
         KeyState::Make(generations) => {
@@ -163,7 +163,9 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         plan.next_check = now;
         return plan;
     }
-    plan.destroy_authority = authority.destroy.and_then(|generation| destruction(seen, generation));
+    if let Step::Destroy(generation) = &authority.step {
+        destroy(seen, *generation, &mut plan);
+    }
     let mut deadlines = Vec::new();
     if let Step::Wait { until: Some(until), .. } = &authority.step {
         deadlines.push(*until);
@@ -172,20 +174,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         publish(seen, &authority, &keys, now, &mut plan, &mut deadlines);
     }
     link_leaf(seen, &authority, now, &mut plan, &mut deadlines);
-    // Another issuer is a transition too where the authority is an external one.
-    let issuer = plan.publish.as_ref().map(|publication| publication.payload.signing_generation);
-    let another =
-        seen.published.payload().is_some_and(|standing| issuer.is_some_and(|it| it != standing.signing_generation));
-    plan.decide_again = seen.pods.is_none() && another;
-    if let (Step::Publish(target), true) = (&authority.step, plan.publish.is_some()) {
-        plan.decide_again = seen.pods.is_none();
-        plan.events.push(PlannedEvent {
-            warning: false,
-            reason: Reason::RotationAdvanced,
-            action: "Rotate",
-            note: format!("{}: generation {} issues, {:?} are trusted", target.phase, target.signing, target.bundle()),
-        });
-    }
+    transition(seen, &authority, &mut plan);
     deadlines.extend(
         authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
     );
@@ -205,15 +194,38 @@ impl ObservedTrustAnchor {
     }
 }
 
-/// The Secret of an authority that is ours to delete.
-fn destruction(seen: &ObservedTrustAnchor, generation: u64) -> Option<Deletion> {
-    let authority = seen.authorities.iter().find(|authority| authority.generation == generation)?;
-    (authority.secret != Stored::Foreign).then(|| Deletion {
+/// Deletes the key of an authority, if it is ours.
+fn destroy(seen: &ObservedTrustAnchor, generation: u64, plan: &mut TrustAnchorPlan) {
+    let authority = seen.authorities.iter().find(|authority| authority.generation == generation);
+    let Some(authority) = authority.filter(|authority| authority.secret != Stored::Foreign) else { return };
+    plan.events.push(PlannedEvent {
+        warning: false,
+        reason: Reason::AuthorityDestroyed,
+        action: "DestroyAuthority",
+        note: format!("deleted the key of the certificate authority of generation {generation}"),
+    });
+    plan.destroy_authority = Some(Deletion {
         kind: ChildKind::Secret,
         namespace: seen.settings.namespace.clone(),
         name: ca_secret(&seen.anchor.name_any(), generation),
         uid: authority.uid.clone(),
-    })
+    });
+}
+
+/// Says that the document takes a rotation on, or lets another authority issue: an external one has no phases.
+fn transition(seen: &ObservedTrustAnchor, authority: &AuthorityState, plan: &mut TrustAnchorPlan) {
+    let Some(publication) = &plan.publish else { return };
+    let before = seen.published.payload().map(|standing| standing.signing_generation);
+    let another = before.is_some_and(|before| before != publication.payload.signing_generation);
+    plan.decide_again = seen.pods.is_none() && (another || matches!(authority.step, Step::Publish(_)));
+    if let Step::Publish(target) = &authority.step {
+        plan.events.push(PlannedEvent {
+            warning: false,
+            reason: Reason::RotationAdvanced,
+            action: "Rotate",
+            note: format!("{}: generation {} issues, {:?} are trusted", target.phase, target.signing, target.bundle()),
+        });
+    }
 }
 
 /// The finalizer keeps the anchor, and with it the authority's key, while members refer to it.
@@ -226,8 +238,8 @@ fn finalizer_change(seen: &ObservedTrustAnchor) -> FinalizerChange {
     }
 }
 
-fn authority_request(seen: &ObservedTrustAnchor, generation: u32, now: Timestamp) -> AuthorityRequest {
-    let (anchor, number) = (&*seen.anchor, u64::from(generation));
+fn authority_request(seen: &ObservedTrustAnchor, generation: u64, now: Timestamp) -> AuthorityRequest {
+    let anchor = &*seen.anchor;
     let (algorithm, lifetime) = match anchor.spec.source.choice() {
         Some(SourceChoice::Managed(managed)) => (algorithm(managed.algorithm), managed.lifetime.as_signed()),
         Some(SourceChoice::External(_)) | None => (Algorithm::default(), DEFAULT_CA_LIFETIME.as_signed()),
@@ -236,12 +248,13 @@ fn authority_request(seen: &ObservedTrustAnchor, generation: u32, now: Timestamp
         meta: anchor_object(
             anchor,
             &seen.settings.namespace,
-            ca_secret(&anchor.name_any(), number),
+            ca_secret(&anchor.name_any(), generation),
             role::AUTHORITY,
-            Some(number),
+            Some(generation),
         ),
         instance: anchor.spec.instance.to_string(),
-        generation,
+        // Counts the authorities that an anchor has had.
+        generation: u32::try_from(generation).unwrap_or(u32::MAX),
         algorithm,
         // Clocks of nodes differ by seconds: a certificate that begins now is refused by those that lag.
         not_before: later(whole_seconds(now), SignedDuration::ZERO - BACKDATE),

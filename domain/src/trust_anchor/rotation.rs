@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::SecurityServer;
-use saatkond_api::v1alpha1::trust_anchor::{RotationPhase, RotationStatus};
+use saatkond_api::conditions::Reason;
+use saatkond_api::v1alpha1::trust_anchor::{RotationPhase, RotationStatus, TrustAnchorCounts};
 use saatkond_pki::authority::AuthorityCertificate;
 use saatkond_wire::configuration::{self as wire, InstanceConfiguration, RotationEntry};
 
@@ -16,7 +17,9 @@ use super::build::{bundle_hash, registrations};
 use super::observed::ObservedTrustAnchor;
 use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
-use crate::rotation::{Held, Observed, Phase, Process, Receipt, Server, Standing, Step, Wish, blockers};
+use crate::rotation::{
+    Blocker, Held, Observed, Obstacle, Phase, Process, Receipt, Server, Standing, Step, Wish, blockers,
+};
 use crate::schedule::{CannotIssue, can_issue, later};
 
 /// How far the clocks of gateways may be behind the operator's. A certificate that begins now is not announced yet.
@@ -71,7 +74,8 @@ pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Time
     });
     let wish = wish(seen, &standing);
     // Who has stated what is asked only where something waits for it: an anchor is looked at after every change of any member.
-    let quiet = standing.phase == Phase::Stable && wish.begin.is_none();
+    let begins = wish.begin.as_ref().is_some_and(|request| !standing.requests.contains(request));
+    let quiet = standing.phase == Phase::Stable && !begins;
     let servers = if quiet { Vec::new() } else { registrations(seen).registered };
     Observed {
         sequence,
@@ -90,7 +94,7 @@ fn wish(seen: &ObservedTrustAnchor, standing: &Standing) -> Wish {
     let begin = rotation.and_then(|rotation| rotation.request_id.clone());
     Wish {
         // What is to be cancelled before it has begun does not begin.
-        begin: begin.filter(|request| cancelled != Some(request) && !standing.requests.contains(request)),
+        begin: begin.filter(|request| cancelled != Some(request)),
         cancel: cancelled.is_some() && standing.requests.last() == cancelled,
         paused: is_paused(&*seen.anchor),
     }
@@ -98,10 +102,9 @@ fn wish(seen: &ObservedTrustAnchor, standing: &Standing) -> Wish {
 
 /// What the status says, given what is published now.
 pub(super) fn status(
-    seen: &ObservedTrustAnchor,
     document: &InstanceConfiguration,
     authority: &AuthorityState,
-    servers: &[Arc<SecurityServer>],
+    counts: &TrustAnchorCounts,
 ) -> Option<RotationStatus> {
     authority.standing.as_ref()?;
     let standing = Standing::of(document)?;
@@ -116,11 +119,6 @@ pub(super) fn status(
         wire::RotationPhase::Retiring => RotationPhase::Retiring,
         wire::RotationPhase::RollingBack => RotationPhase::RollingBack,
     };
-    let hash = bundle_hash(document);
-    let servers: Vec<_> = servers.iter().map(|server| self::server(seen, server, &hash)).collect();
-    let blocked = blockers(&standing, document.bundle_sequence, &servers);
-    let blocked = blocked.iter().filter(|blocker| blocker.pod.is_some()).count();
-    let processes: usize = servers.iter().map(|server| server.processes.len()).sum();
     Some(RotationStatus {
         phase,
         since: Time(since),
@@ -129,8 +127,34 @@ pub(super) fn status(
         returning,
         highest_generation: highest,
         requests,
-        acknowledged: format!("{}/{processes}", processes - blocked),
+        acknowledged: format!("{}/{}", counts.receipts_current, counts.processes),
     })
+}
+
+/// How many processes there are, and whom the document that is published waits for: who has not stated to run on its bundle and, while another authority takes over, who
+/// still uses the old one.
+#[must_use]
+pub fn waits_for(
+    seen: &ObservedTrustAnchor,
+    document: &InstanceConfiguration,
+    servers: &[Arc<SecurityServer>],
+) -> (usize, Vec<Blocker>) {
+    let hash = bundle_hash(document);
+    let servers: Vec<_> = servers.iter().map(|server| self::server(seen, server, &hash)).collect();
+    let standing = Standing::of(document).unwrap_or_else(|| Standing::first(document.signing_generation));
+    let processes = servers.iter().map(|server| server.processes.len()).sum();
+    (processes, blockers(&standing, document.bundle_sequence, &servers))
+}
+
+/// The reason under which the status names it.
+#[must_use]
+pub fn reason(obstacle: Obstacle) -> Reason {
+    match obstacle {
+        Obstacle::NoReceipt | Obstacle::Vanished => Reason::NoProcess,
+        Obstacle::OtherBundle | Obstacle::OtherLeaf => Reason::ReceiptsPending,
+        Obstacle::LeavesNotIssued => Reason::Issuing,
+        Obstacle::OldSession => Reason::RotationWaiting,
+    }
 }
 
 /// What stands in the status, as it stood in the document.

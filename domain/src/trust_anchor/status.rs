@@ -79,8 +79,8 @@ pub fn status(
             next_key_generation: document.configuration_keys.next.generation,
         });
         let servers = registrations(seen).registered;
-        status.rotation = rotation::status(seen, document, &authority, &servers);
-        let (counts, blocking) = receipts(document, &servers, &standing.blocking, now);
+        let (counts, blocking) = receipts(seen, document, &servers, &standing.blocking, now);
+        status.rotation = rotation::status(document, &authority, &counts);
         status.counts = Some(counts);
         status.blocking = blocking;
         status.serves_without_operator_until = serves_until(seen, document, &authority, &servers).map(Time);
@@ -105,15 +105,17 @@ fn statements(
         );
         return vec![Statement::fails(Ready, Reason::DuplicateInstance, why)];
     }
-    let available = match (&authority.problem, authority.create) {
+    let available = match (&authority.problem, &authority.step) {
         (Some((reason, why)), _) => Statement::fails(AuthorityAvailable, *reason, why.clone()),
-        (None, Some(_)) => Statement::unknown(AuthorityAvailable, Reason::Pending, "the authority is being made"),
-        (None, None) if authority.can_issue => {
+        (None, _) if authority.can_issue => {
             let generation = authority.signing.unwrap_or_default();
             Statement::holds(AuthorityAvailable, format!("generation {generation} issues"))
         }
+        (None, Step::Create(_)) => {
+            Statement::unknown(AuthorityAvailable, Reason::Pending, "the authority is being made")
+        }
         // The key of another generation is at hand: it issues once everybody trusts it.
-        (None, None) => Statement::fails(
+        (None, _) => Statement::fails(
             AuthorityAvailable,
             Reason::Waiting,
             "the signing key belongs to a certificate that not every process has loaded yet",
@@ -171,7 +173,13 @@ fn unblocked(authority: &AuthorityState) -> Statement {
     match (&authority.step, &authority.standing) {
         (Step::Wait { on, .. }, Some(standing)) if !on.is_empty() => {
             let who: Vec<_> = on.iter().map(ToString::to_string).collect();
-            let why = format!("{}: {}", standing.phase, listed(&who));
+            // What waits in Stable is the change that has not begun.
+            let phase = if standing.phase == crate::rotation::Phase::Stable {
+                "Preparing".into()
+            } else {
+                standing.phase.to_string()
+            };
+            let why = format!("{phase}: {}", listed(&who));
             Statement::fails(ConditionType::RotationUnblocked, Reason::RotationWaiting, why)
         }
         (_, Some(standing)) if standing.phase != crate::rotation::Phase::Stable => {
@@ -244,45 +252,37 @@ fn authorities(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Time
         .collect()
 }
 
-/// Who has loaded the published bundle, and the first who have not. A process without a receipt has not.
+/// How many processes have stated what is waited for, and the first who have not. A process without a receipt has not.
 fn receipts(
+    seen: &ObservedTrustAnchor,
     document: &InstanceConfiguration,
     servers: &[std::sync::Arc<SecurityServer>],
     standing: &[BlockingProcess],
     now: Timestamp,
 ) -> (TrustAnchorCounts, Vec<BlockingProcess>) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let mut counts = TrustAnchorCounts {
-        members: count(document.members.len()),
-        security_servers: count(document.servers.len()),
-        processes: 0,
-        receipts_current: 0,
-    };
-    let mut blocking = Vec::new();
-    for server in servers {
-        let status = server.status.as_ref();
-        let processes = status.map(|status| status.processes.as_slice()).unwrap_or_default();
-        let pods = usize::try_from(status.and_then(|status| status.replicas).unwrap_or(0)).unwrap_or(0);
-        counts.processes = counts.processes.saturating_add(count(processes.len().max(pods)));
-        let mut block = |pod_uid: Option<String>, reason: Reason| {
-            let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let (processes, on) = rotation::waits_for(seen, document, servers);
+    let mut blocking: Vec<_> = on
+        .iter()
+        .map(|blocker| {
+            let (namespace, name) = blocker.server.clone();
+            let pod_uid = blocker.pod.clone().filter(|uid| !uid.is_empty());
             let known = standing.iter().find(|b| b.namespace == namespace && b.name == name && b.pod_uid == pod_uid);
             let since = known.map_or_else(|| Time(whole_seconds(now)), |known| known.since.clone());
-            blocking.push(BlockingProcess { namespace, name, pod_uid, reason: reason.as_str().to_owned(), since });
-        };
-        for process in processes {
-            if process.bundle_sequence == document.bundle_sequence {
-                counts.receipts_current = counts.receipts_current.saturating_add(1);
-            } else {
-                block(Some(process.pod_uid.clone()), Reason::ReceiptsPending);
-            }
-        }
-        if processes.len() < pods {
-            block(None, Reason::NoProcess);
-        }
-    }
+            BlockingProcess { namespace, name, pod_uid, reason: rotation::reason(blocker.obstacle).to_string(), since }
+        })
+        .collect();
     blocking.sort_by(|a, b| (&a.namespace, &a.name, &a.pod_uid).cmp(&(&b.namespace, &b.name, &b.pod_uid)));
+    // Of pods that are only counted there may be several.
+    blocking.dedup();
     blocking.truncate(MAX_BLOCKING);
+    let blocked = on.iter().filter(|blocker| blocker.pod.is_some()).count();
+    let counts = TrustAnchorCounts {
+        members: count(document.members.len()),
+        security_servers: count(document.servers.len()),
+        processes: count(processes),
+        receipts_current: count(processes - blocked),
+    };
     (counts, blocking)
 }
 

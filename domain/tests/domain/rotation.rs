@@ -50,6 +50,7 @@ fn a_request_replaces_the_authority_once() {
     let mut phases = vec![];
     for _ in 0..30 {
         let wrote = world.round().unwrap();
+        assert_eq!(world.unready(), Vec::<String>::new(), "nothing of the federation is lost on the way");
         let (phase, sequence) = (world.standing().phase, world.document().bundle_sequence);
         if phases.last() != Some(&(phase, sequence)) {
             phases.push((phase, sequence));

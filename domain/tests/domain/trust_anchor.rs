@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, Reason, find};
 use saatkond_api::refs::OperatorSecretRef;
 use saatkond_api::v1alpha1::trust_anchor::{
-    AdmissionMode, AuthorityState, ExternalSource, TrustAnchorStatus, TrustSource,
+    AdmissionMode, AuthorityState, BlockingProcess, ExternalSource, TrustAnchorStatus, TrustSource,
 };
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::{AdmissionPolicy, ObservedPod, Published, Stored};
@@ -504,18 +504,21 @@ fn who_blocks_is_named_and_since_when() {
     world.anchors[0].status = Some(outcome(&world.observe_anchor(0), world.now));
     world.later(60);
     let status = outcome(&world.observe_anchor(0), world.now);
-    let blocking: Vec<_> = status
-        .blocking
-        .iter()
-        .map(|b| (&*b.namespace, b.pod_uid.as_deref(), &*b.reason, b.since.0.as_second() - START))
-        .collect();
-    assert_eq!(
-        blocking,
-        [
-            ("benefits", None, "NoProcess", 60),
-            ("population-register", Some("provider-server-uid-pod-1"), "ReceiptsPending", 60)
+    let shown = |status: &TrustAnchorStatus| -> Vec<_> {
+        let since = |blocking: &BlockingProcess| blocking.since.0.as_second() - START;
+        let all = status.blocking.iter();
+        all.map(|b| (b.namespace.clone(), b.pod_uid.clone(), b.reason.clone(), since(b))).collect()
+    };
+    let expected = |silent: Option<&str>, since| {
+        vec![
+            ("benefits".to_owned(), silent.map(str::to_owned), "NoProcess".to_owned(), since),
+            ("population-register".into(), Some("provider-server-uid-pod-1".into()), "ReceiptsPending".into(), 60),
         ]
-    );
+    };
+    assert_eq!(shown(&status), expected(Some("consumer-server-uid-pod-1"), 60));
+    // Caches show how many pods there are, and not which.
+    let cached = ObservedTrustAnchor { pods: None, ..world.observe_anchor(0) };
+    assert_eq!(shown(&outcome(&cached, world.now)), expected(None, 120));
     assert_eq!(status.counts.unwrap().receipts_current, 2);
 }
 

@@ -114,11 +114,14 @@ async fn provide(
         _ => return Err(Failure::server(Cause::MissingRest, "the message has no REST part")),
     };
     let request = read_request(&rest)?;
-    let granted = granted(context, &in_force, peer, &request)?;
+    let mut granted = self::granted(context, &in_force, peer, &request)?;
     let (body, digests) = verified(context, &in_force, reader, &rest, &request.client, &granted.caller_server).await?;
     // An upload may take long: a right that was taken away meanwhile, or a server that was deregistered, counts.
-    let current = context.state.current().unwrap_or(in_force);
-    let Granted { caller_server: _, path, address, timeout } = self::granted(context, &current, peer, &request)?;
+    let current = context.state.current().unwrap_or_else(|| in_force.clone());
+    if !Arc::ptr_eq(&current, &in_force) {
+        granted = self::granted(context, &current, peer, &request)?;
+    }
+    let Granted { caller_server: _, path, address, timeout } = granted;
     if address.is_empty() {
         return Err(Failure::server(Cause::ServiceMissingUrl, format!("Service {} has no address", request.service)));
     }

@@ -58,8 +58,7 @@ pub async fn instance(
     let ours = [(label::ROLE, role::INSTANCE_CONFIGURATION), (label::TRUST_ANCHOR, &*value)];
     let shown = context.world.child(ChildKind::ConfigMap, &context.settings.namespace, &name);
     let owner = keys::owner(context, anchor);
-    if shown.is_some_and(|meta| meta.controller().is_some_and(|of| owner.as_deref().is_some_and(|own| own != of))) {
-        // Another TrustAnchor's of the same name, which is gone: its document goes in a moment.
+    if shown.is_some_and(|meta| keys::is_left_over(meta.controller(), owner.as_deref())) {
         return Ok(Arc::new(ReadDocument { published: Published::Foreign, packed: Bytes::new() }));
     }
     read(context, name, entry::INSTANCE_CONFIGURATION, &ours, keys, unseen, &context.caches.instances).await

@@ -91,8 +91,10 @@ fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret
     let generation_after = |prefix: String| name.strip_prefix(&prefix).and_then(|text| text.parse::<u64>().ok());
     let version = secret.resource_version().unwrap_or_default();
     let uid = secret.uid().unwrap_or_default();
+    let controller = secret.owner_references().iter().find(|of| of.controller == Some(true)).map(|of| of.uid.as_str());
+    let left_over = is_left_over(controller, owner);
     if let Some(generation) = generation_after(format!("{anchor}-ca-")) {
-        let ours = is_ours(&secret, anchor, role::AUTHORITY) && !is_left_over(&secret, owner);
+        let ours = is_ours(&secret, anchor, role::AUTHORITY) && !left_over;
         let secret = if ours { authority(secret) } else { Stored::Foreign };
         let secret = match secret {
             Stored::Present(authority) => {
@@ -109,7 +111,7 @@ fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret
         }
         keys.authorities.push(ObservedAuthority { generation, uid, secret });
     } else if let Some(generation) = generation_after(format!("{anchor}-configuration-")) {
-        let ours = is_ours(&secret, anchor, role::CONFIGURATION_KEY) && !is_left_over(&secret, owner);
+        let ours = is_ours(&secret, anchor, role::CONFIGURATION_KEY) && !left_over;
         let secret = match if ours { configuration_key(secret) } else { Stored::Foreign } {
             Stored::Present(key) => {
                 let public = key.public();
@@ -135,12 +137,10 @@ fn is_ours(secret: &Secret, anchor: &str, part: &str) -> bool {
         && says(label::TRUST_ANCHOR) == Some(&*label_value(anchor))
 }
 
-/// Whether an object was another TrustAnchor's of the same name, which is gone: the garbage collector takes it away in a moment, and
-/// whoever had taken it up would be left without an authority.
-fn is_left_over<K: kube::Resource>(object: &K, anchor: Option<&str>) -> bool {
-    let owners = object.meta().owner_references.iter().flatten();
-    let mut anchors = owners.filter(|owner| owner.kind == "TrustAnchor").map(|owner| owner.uid.as_str()).peekable();
-    anchors.peek().is_some() && anchor.is_some_and(|uid| anchors.all(|owner| owner != uid))
+/// Whether an object, by the UID of its controller, was another TrustAnchor's of the same name, which is gone: the garbage collector
+/// takes it away in a moment, and whoever had taken it up would be left without. One that nobody owns was put back by hand.
+pub fn is_left_over(controller: Option<&str>, owner: Option<&str>) -> bool {
+    owner.is_some_and(|owner| controller.is_some() && !saatkond_domain::observed::is_ours(controller, owner))
 }
 
 fn authority(mut secret: Secret) -> Stored<Authority> {

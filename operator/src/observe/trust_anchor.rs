@@ -19,10 +19,8 @@ use super::{candidate, children, documents, identity, keys, policy};
 use crate::context::Context;
 use crate::error::Error;
 use crate::store::Place;
+use crate::watches::WatchSettings;
 use crate::world::named_servers;
-
-/// Objects in one answer of a list.
-const PAGE: u32 = 100;
 
 type Pods = BTreeMap<Place, Vec<ObservedPod>>;
 
@@ -83,7 +81,7 @@ pub async fn gather(
 
 async fn live_servers(context: &Context) -> Result<Vec<Arc<SecurityServer>>, Error> {
     let api: Api<SecurityServer> = Api::all(context.client.clone());
-    let (mut servers, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    let (mut servers, mut params) = (Vec::new(), ListParams::default().limit(WatchSettings::default().page));
     loop {
         let page = api.list(&params).await.map_err(Error::api("list the SecurityServers"))?;
         servers.extend(page.items.into_iter().map(Arc::new));

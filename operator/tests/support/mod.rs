@@ -334,14 +334,24 @@ pub async fn gateway_pods(client: &Client, namespace: &str, server: &str) {
 /// Answers for the gateways: each of [`gateway_pods`] loads at once what is published and stored for its server, and states it as the
 /// link would store it. Until dropped.
 pub fn fake_receipts(client: Client) -> tokio::task::JoinHandle<()> {
+    use futures_util::StreamExt as _;
+    use kube::runtime::{WatchStreamExt as _, watcher};
+    let of = |kind: &str| {
+        let kind = kinds().into_iter().find(|known| known.kind == kind).unwrap();
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        let changes = watcher(api, watcher::Config::default()).default_backoff().touched_objects();
+        changes.map(|_| ()).boxed()
+    };
+    let label = watcher::Config::default().labels(label::SECURITY_SERVER);
+    let pods: Api<Pod> = Api::all(client.clone());
+    let new = watcher(pods.clone(), label).default_backoff().touched_objects().map(|_| ()).boxed();
+    let mut changes = futures_util::stream::select_all([of("TrustAnchor"), of("SecurityServer"), new]);
     tokio::spawn(async move {
-        loop {
-            let pods: Api<Pod> = Api::all(client.clone());
+        while changes.next().await.is_some() {
             let listed = pods.list_metadata(&ListParams::default().labels(label::SECURITY_SERVER)).await;
             for pod in listed.map(|list| list.items).unwrap_or_default() {
                 let _ = state_receipt(&client, &pod.namespace().unwrap_or_default(), &pod).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
 }
