@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use saatkond_wire::configuration::ErrorProfile;
@@ -36,6 +37,8 @@ pub struct Context {
     pub capacity: Capacity,
     /// Bytes of bodies that are held whole.
     pub held: HeldBytes,
+    /// How long a message between gateways may stand still.
+    pub peer_silence: Duration,
     /// When it began to serve, if it did so without having met the link or any peer.
     pub started_alone: OnceLock<Timestamp>,
     /// Set while listeners are open for business.

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod peer;
+pub mod pieces;
 pub mod probes;
 pub mod provider;
 pub mod request;

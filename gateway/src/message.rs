@@ -17,9 +17,6 @@ use crate::request::hash::{Digest, sha512};
 use crate::state::chain;
 use crate::state::in_force::{InForce, LeafProblem};
 
-/// The longest silence between two pieces of a message that is on its way. While an information system works, its own bound holds.
-pub const SILENCE: Duration = Duration::from_mins(2);
-
 /// Reads a message from an HTTP body.
 pub struct MessageReader {
     body: Incoming,

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::context::Context;
 use crate::files::{self, Files};
+use crate::http1::serve::Ending;
 use crate::link::{self, Link};
 use crate::memory::{Capacity, HeldBytes};
 use crate::metrics::Metrics;
@@ -68,7 +69,7 @@ pub struct Gateway {
     settings: Settings,
     link: Link,
     /// Ends the listeners.
-    closing: CancellationToken,
+    exit: Ending,
     /// Ends everything else.
     ending: CancellationToken,
     tasks: TaskTracker,
@@ -95,6 +96,7 @@ impl Gateway {
             signing: Signing::default(),
             capacity,
             held,
+            peer_silence: settings.peer_silence,
             started_alone: OnceLock::new(),
             is_serving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -103,7 +105,7 @@ impl Gateway {
             context: Arc::new(context),
             settings,
             link,
-            closing: CancellationToken::new(),
+            exit: Ending::default(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -129,12 +131,12 @@ impl Gateway {
         }
         let servers = bind(settings.server_address).await?;
         let clients = bind(settings.client_address).await?;
-        self.tasks.spawn(server::listen(context.clone(), servers, self.tasks.clone(), self.closing.clone()));
-        self.tasks.spawn(client::listen(context.clone(), clients, self.tasks.clone(), self.closing.clone()));
+        self.tasks.spawn(server::listen(context.clone(), servers, self.tasks.clone(), self.exit.closing.clone()));
+        self.tasks.spawn(client::listen(context.clone(), clients, self.tasks.clone(), self.exit.clone()));
         context.is_serving.store(true, Ordering::Release);
         context.state.tell();
         info!(?basis, "serving");
-        self.closing.cancelled().await;
+        self.exit.closing.cancelled().await;
         Ok(())
     }
 
@@ -179,13 +181,15 @@ impl Gateway {
         }
     }
 
-    /// Ends in order: not ready first, then no new connections, then the calls under way (bounded), then the goodbye.
+    /// Ends in order: not ready first, and callers are told to go elsewhere; then no new connections, then the calls under way
+    /// (bounded), then the goodbye.
     pub async fn drain(&self) {
         self.context.is_draining.store(true, Ordering::Release);
+        self.exit.leaving.cancel();
         if self.context.is_serving.load(Ordering::Acquire) {
             sleep(self.settings.drain_delay).await;
         }
-        self.closing.cancel();
+        self.exit.closing.cancel();
         self.tasks.close();
         if timeout(self.settings.drain_bound, self.tasks.wait()).await.is_err() {
             warn!(connections = self.tasks.len(), "calls are still under way at the end of the time to drain");

@@ -52,6 +52,10 @@ pub struct Settings {
     /// mount does not follow) before it asks peers, in milliseconds. The kubelet alone takes up to a minute.
     #[arg(long, env = "SAATKOND_BEHIND_AFTER_MS", default_value = "120000", value_parser = milliseconds)]
     pub behind_after: Duration,
+    /// How long a message between gateways may stand still, read or sent, before it is given up, in milliseconds. While an information
+    /// system works on a request, the timeout of its service holds.
+    #[arg(long, env = "SAATKOND_PEER_SILENCE_MS", default_value = "120000", value_parser = milliseconds)]
+    pub peer_silence: Duration,
     /// The memory that this process may use, in bytes. Unset: what its container may. Connections and bodies are bounded by it.
     #[arg(long, env = "SAATKOND_MEMORY_LIMIT")]
     pub memory_limit: Option<u64>,

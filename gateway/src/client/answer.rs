@@ -1,11 +1,10 @@
 //! The answer on its way to the caller. Up to 1 MiB nothing of it is shown before its signature is verified; of a longer one the end
 //! is held back, and without a good signature the caller sees a broken message, never a complete one.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use http::StatusCode;
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
@@ -17,6 +16,7 @@ use crate::frames::{EnvelopeError, Event};
 use crate::http1::serve::{Aborted, Answer, AnswerBody};
 use crate::memory::Hold;
 use crate::message::{self, BodyDigest, MessageReader, ReadError};
+use crate::pieces::Pieces;
 use crate::request::headers::{self, names};
 use crate::request::rest_part::AnswerPart;
 use crate::state::in_force::InForce;
@@ -51,8 +51,7 @@ struct Incoming {
     rest: Bytes,
     digest: BodyDigest,
     started: Instant,
-    pieces: VecDeque<Bytes>,
-    length: usize,
+    pieces: Pieces,
     hold: Hold,
 }
 
@@ -79,6 +78,8 @@ pub async fn take(
     consistent(&part, &expected, &request_hash)?;
     let status = StatusCode::from_u16(part.status)
         .map_err(|_| Failure::client(Cause::MimeParsingFailed, "the answer has no status"))?;
+    // RFC 9110 6.4.1: to these there is no body, and none is written. One that came all the same would be taken off its evidence.
+    let has_no_body = expected.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let hold = context.held.hold();
     let mut incoming = Incoming {
         context,
@@ -88,20 +89,21 @@ pub async fn take(
         rest,
         digest: BodyDigest::default(),
         started,
-        pieces: VecDeque::new(),
-        length: 0,
+        pieces: Pieces::default(),
         hold,
     };
     while let Some(piece) = incoming.next().await? {
+        if has_no_body {
+            return Err(Failure::client(Cause::MimeParsingFailed, "an answer that can have no body has one"));
+        }
         let has_room = incoming.hold.grow(piece.len());
-        incoming.length += piece.len();
-        incoming.pieces.push_back(piece);
-        if incoming.length > HELD || !has_room {
+        incoming.pieces.push(piece);
+        if incoming.pieces.length() > HELD || !has_room {
             return Ok(Answer { status, lines: part.headers, body: incoming.streamed() });
         }
     }
     incoming.context.metrics.ended(Side::Client, "ok", started.elapsed());
-    let body = incoming.joined();
+    let body = std::mem::take(&mut incoming.pieces).joined();
     Ok(Answer { status, lines: part.headers, body: AnswerBody::Whole(incoming.hold.keep(body)) })
 }
 
@@ -183,33 +185,15 @@ impl Incoming {
     /// is good.
     async fn stream(&mut self) -> Result<(Bytes, bool), Failure> {
         loop {
-            if self.length > HELD_BACK
-                && let Some(piece) = self.pieces.pop_front()
-            {
-                let may_go = piece.len().min(self.length - HELD_BACK);
-                let mut piece = piece;
-                if may_go < piece.len() {
-                    self.pieces.push_front(piece.split_off(may_go));
-                }
-                self.length -= piece.len();
+            if let Some(piece) = self.pieces.pop(self.pieces.length().saturating_sub(HELD_BACK)) {
                 self.hold.shrink(piece.len());
                 return Ok((piece, false));
             }
             let Some(piece) = self.next().await? else {
                 self.context.metrics.ended(Side::Client, "ok", self.started.elapsed());
-                return Ok((self.joined(), true));
+                return Ok((std::mem::take(&mut self.pieces).joined(), true));
             };
-            self.length += piece.len();
-            self.pieces.push_back(piece);
+            self.pieces.push(piece);
         }
-    }
-
-    fn joined(&mut self) -> Bytes {
-        if let (1, Some(only)) = (self.pieces.len(), self.pieces.front_mut()) {
-            return std::mem::take(only);
-        }
-        let mut joined = BytesMut::with_capacity(self.pieces.iter().map(Bytes::len).sum());
-        self.pieces.drain(..).for_each(|piece| joined.extend_from_slice(&piece));
-        joined.freeze()
     }
 }

@@ -11,7 +11,6 @@ use saatkond_wire::configuration::ErrorProfile;
 use saatkond_wire::exchange::Fault;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -19,7 +18,7 @@ use crate::accept;
 use crate::context::Context;
 use crate::error::{self, Form, Side};
 use crate::http1::head::{Head, Refusal};
-use crate::http1::serve::{self, Answer, AnswerBody, Handler, RequestBody, Timeouts};
+use crate::http1::serve::{self, Answer, AnswerBody, Ending, Handler, RequestBody, Timeouts};
 use crate::memory::Hold;
 use crate::metrics::{ExchangeLabels, ReasonLabel};
 use crate::request::headers::{Line, names};
@@ -33,17 +32,17 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     write: Duration::from_mins(1),
 };
 
-/// Accepts until `closing` is cancelled; calls under way are left to end.
-pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
+/// Accepts until it is closing; calls under way are left to end.
+pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, ending: Ending) {
     let permits = Arc::new(Semaphore::new(context.capacity.callers));
     loop {
         // Beyond the bound callers wait in the kernel's queue.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let Some(stream) = accept::next(&listener, "client", &closing).await else { return };
-        let (context, closing) = (context.clone(), closing.clone());
+        let Some(stream) = accept::next(&listener, "client", &ending.closing).await else { return };
+        let (context, ending) = (context.clone(), ending.clone());
         tasks.spawn(async move {
             let _ = stream.set_nodelay(true);
-            serve::connection(stream, &Port(context), TIMEOUTS, &closing).await;
+            serve::connection(stream, &Port(context), TIMEOUTS, &ending).await;
             drop(permit);
         });
     }

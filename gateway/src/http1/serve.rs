@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use http::StatusCode;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -24,8 +25,10 @@ use crate::request::headers::Line;
 const WHOLE: usize = 64 << 10;
 const LONG: u64 = WHOLE as u64 + 1;
 const READ_BUFFER: usize = 16 << 10;
-/// How much is read after a refusal, so that the answer is not lost to a connection reset.
-const LINGER: usize = 256 << 10;
+/// How long a caller is listened to after an answer that came before the end of its request, so that the answer is not lost to a
+/// connection reset: while it goes on sending, and a moment longer.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
 /// How long to wait for a caller.
 #[derive(Debug, Clone, Copy)]
@@ -83,11 +86,20 @@ pub trait Handler {
     fn refused(&self, refusal: Refusal);
 }
 
-/// Serves a connection. After `closing` is cancelled, no further request is taken.
-pub async fn connection<H: Handler>(mut stream: TcpStream, handler: &H, times: Timeouts, closing: &CancellationToken) {
+/// How a process ends: callers are told to go elsewhere first, and left alone later.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// From here on each answer is the last one of its connection.
+    pub leaving: CancellationToken,
+    /// From here on no further request is taken.
+    pub closing: CancellationToken,
+}
+
+/// Serves a connection.
+pub async fn connection<H: Handler>(mut stream: TcpStream, handler: &H, times: Timeouts, ending: &Ending) {
     let mut buffer = BytesMut::with_capacity(READ_BUFFER);
     // An error means that the caller is gone: nobody is left to tell.
-    while let Ok(true) = exchange(&mut stream, &mut buffer, handler, times, closing).await {}
+    while let Ok(true) = exchange(&mut stream, &mut buffer, handler, times, ending).await {}
 }
 
 /// One request and its answer; whether another may follow.
@@ -96,12 +108,14 @@ async fn exchange<H: Handler>(
     buffer: &mut BytesMut,
     handler: &H,
     times: Timeouts,
-    closing: &CancellationToken,
+    ending: &Ending,
 ) -> io::Result<bool> {
     if buffer.is_empty() {
         let first = tokio::select! {
-            () = closing.cancelled() => return Ok(false),
+            // In this order: a request that has arrived is answered, also when the last moment has come.
+            biased;
             first = timeout(times.idle, read_some(stream, buffer)) => first,
+            () = ending.closing.cancelled() => return Ok(false),
         };
         if !matches!(first, Ok(Ok(count)) if count > 0) {
             return Ok(false);
@@ -147,6 +161,12 @@ async fn exchange<H: Handler>(
                 () = &mut caller => None,
             }
         }
+        Begun::Stalled(error) => {
+            let (sender, receiver) = mpsc::channel(1);
+            // There is room for one.
+            let _ = sender.try_send(Err(error));
+            Some(handler.handle(head, RequestBody::Stream(receiver)).await)
+        }
     };
     drop(hold);
     let Some(answer) = answer else {
@@ -157,11 +177,21 @@ async fn exchange<H: Handler>(
         // Nobody wants the rest of the body, so nobody knows where the next request begins.
         keep_alive = false;
     }
-    let keep_alive = keep_alive && !closing.is_cancelled();
-    let is_complete = write_answer(stream, answer, is_11, is_head, keep_alive, times).await?;
-    if !is_complete {
-        reset(stream);
+    if matches!(answer.body, AnswerBody::Stream(_)) && !is_11 {
+        // For a caller of HTTP/1.0 the end of the connection is the end of the body.
+        keep_alive = false;
+        // Whatever ends this connection before the evidence is good, the end of this process too, must look like an error.
+        stream.set_zero_linger()?;
+    }
+    let keep_alive = keep_alive && !ending.leaving.is_cancelled();
+    let is_complete = write_answer(stream, answer, is_11, is_head, keep_alive, times).await;
+    if !matches!(is_complete, Ok(true)) {
+        // A connection that just ends might be taken for the end of the answer.
+        stream.set_zero_linger()?;
         return Ok(false);
+    }
+    if !is_11 {
+        SockRef::from(&*stream).set_linger(None)?;
     }
     if !keep_alive {
         linger(stream).await;
@@ -175,6 +205,8 @@ enum Begun {
     Whole(Bytes),
     /// The rest is read while it is handled.
     Part(Bytes),
+    /// The caller has stopped sending, and is still there.
+    Stalled(io::Error),
 }
 
 /// Reads a short body whole, while there is room for it.
@@ -191,7 +223,11 @@ async fn begin(
         return Ok(Begun::Part(Bytes::new()));
     }
     loop {
-        match next_piece(stream, buffer, decoder, times).await? {
+        let piece = match next_piece(stream, buffer, decoder, times).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(Begun::Stalled(error)),
+            piece => piece?,
+        };
+        match piece {
             // The usual case: one piece is all, no copy. It lies in the connection's own buffer.
             Some(piece) if body.is_empty() && decoder.is_done() => return Ok(Begun::Whole(piece)),
             Some(piece) => {
@@ -381,25 +417,13 @@ async fn refuse<H: Handler>(
 }
 
 /// Ends the sending side, then reads what the caller may still be sending: closing at once would make the kernel answer it
-/// with a reset, and the caller might never see the answer.
+/// with a reset, and a caller that first sends and then reads would never see the answer.
 async fn linger(stream: &mut TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let mut waste = vec![0; 4096];
-    let mut left = LINGER;
-    let _ = timeout(Duration::from_secs(1), async {
-        while let Ok(count @ 1..) = stream.read(&mut waste).await {
-            left = left.saturating_sub(count);
-            if left == 0 {
-                break;
-            }
-        }
-    })
-    .await;
-}
-
-/// Closes with a reset: a caller of HTTP/1.0, for whom the end of the connection is the end of the body, must see an error too.
-fn reset(stream: &TcpStream) {
-    let _ = stream.set_zero_linger();
+    let _ =
+        timeout(LINGER, async { while let Ok(Ok(1..)) = timeout(LINGER_SILENCE, stream.read(&mut waste)).await {} })
+            .await;
 }

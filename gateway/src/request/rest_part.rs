@@ -5,6 +5,9 @@ use bytes::Bytes;
 
 use super::headers::Line;
 
+/// The most headers: as many as a caller may send, and what gateways add. Each costs far more memory than its bytes.
+const MAX_LINES: usize = crate::http1::head::MAX_LINES + 16;
+
 /// The methods that are carried.
 pub const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
@@ -134,6 +137,9 @@ fn lines(bytes: &[u8]) -> Result<impl Iterator<Item = &str>, RestPartError> {
 fn read_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<Line>, RestPartError> {
     let mut out = Vec::new();
     for line in lines {
+        if out.len() == MAX_LINES {
+            return Err(RestPartError("too many headers"));
+        }
         let (name, value) = line.split_once(':').ok_or(RestPartError("a line without a colon"))?;
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(RestPartError("a header name that is no token"));

@@ -21,8 +21,9 @@ use crate::context::Context;
 use crate::error::{Cause, Failure, Side};
 use crate::exchange_body::ExchangeBody;
 use crate::frames::{EnvelopeError, Event, body_frames, fault_frame, frame};
-use crate::message::{self, BodyDigest, MessageReader, ReadError, SILENCE};
+use crate::message::{self, BodyDigest, MessageReader, ReadError};
 use crate::metrics::UnderWay;
+use crate::pieces::Pieces;
 use crate::provider::information_system::{Answered, Call};
 use crate::request::hash::request_hash;
 use crate::request::headers::{self, Line, RoadHeaders, names};
@@ -107,7 +108,7 @@ async fn provide(
     if request.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != CONTENT_TYPE) {
         return Err(Failure::server(Cause::InvalidContentType, "the message is of another media type"));
     }
-    let mut reader = MessageReader::new(request.into_body(), Some(SILENCE));
+    let mut reader = MessageReader::new(request.into_body(), Some(context.peer_silence));
     let rest = match reader.next().await.map_err(|error| unreadable(&error))? {
         Event::Rest(rest) => rest,
         Event::Fault(_) => return Err(Failure::server(Cause::ServiceFailedIoError, "the caller's server gave up")),
@@ -301,15 +302,14 @@ fn answer_part(answered: &Answered, request: &Asked, digests: &MessageDigests) -
 
 /// Signs the answer and sends it: at once when it is short, as it comes when it is long.
 async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
-    let (mut digest, mut pieces, mut length) = (BodyDigest::default(), Vec::new(), 0);
+    let (mut digest, mut pieces) = (BodyDigest::default(), Pieces::default());
     let (max, mut hold) = (reply.in_force.limits().max_body_bytes, done.context.held.hold());
     let end = loop {
         match next(&mut reply.answered, &mut digest, max).await {
             Ok(Some(piece)) => {
-                length += piece.len();
                 let has_room = hold.grow(piece.len());
                 pieces.push(piece);
-                if length > WHOLE || !has_room {
+                if pieces.length() > WHOLE || !has_room {
                     break Ok(false);
                 }
             }
@@ -328,7 +328,7 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
                 if let Err(failure) = &sent {
                     let fault = done.context.fault(failure, done.profile);
                     // Whatever came before is void: this is the last frame, and there is no signature.
-                    let _ = timeout(SILENCE, sender.send(Ok(fault_frame(&fault)))).await;
+                    let _ = timeout(done.context.peer_silence, sender.send(Ok(fault_frame(&fault)))).await;
                 }
                 done.end(&sent);
             });
@@ -339,8 +339,8 @@ async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
     };
     let body = match &signature {
         Ok(signature) => {
-            let total = frames.iter().map(Bytes::len).sum::<usize>() + length + signature.len() + 64;
-            frames.extend(pieces.into_iter().flat_map(body_frames));
+            let total = frames.iter().map(Bytes::len).sum::<usize>() + pieces.length() + signature.len() + 64;
+            frames.extend(pieces.flat_map(body_frames));
             frames.push_back(signature.clone());
             // Small pieces in one buffer: one HTTP/2 frame and one TLS record instead of five.
             let mut joined = Vec::with_capacity(total);
@@ -393,17 +393,17 @@ async fn stream(
     mut reply: Reply,
     mut digest: BodyDigest,
     frames: VecDeque<Bytes>,
-    pieces: Vec<Bytes>,
+    pieces: Pieces,
     sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,
     max: Option<u64>,
 ) -> Result<(), Failure> {
     let send = async |bytes| {
         // Who takes nothing for so long keeps a connection to the information system, and a place, from others.
-        let sent = timeout(SILENCE, sender.send(Ok(bytes))).await;
+        let sent = timeout(context.peer_silence, sender.send(Ok(bytes))).await;
         let stopped = || Failure::server(Cause::IoError, "the caller's server stopped reading");
         sent.map_err(|_| stopped())?.map_err(|_| stopped())
     };
-    for bytes in frames.into_iter().chain(pieces.into_iter().flat_map(body_frames)) {
+    for bytes in frames.into_iter().chain(pieces.flat_map(body_frames)) {
         send(bytes).await?;
     }
     while let Some(piece) = next(&mut reply.answered, &mut digest, max).await? {

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::alone::{count_panics, is_alone, resident};
 use crate::support::base::{BASE, CLIENT, PETS, call, mark};
 use crate::support::http::{raw, read, read_next, request};
+use crate::support::rogue::tls;
 
 async fn refused(bytes: &[u8], status: u16) {
     let mut stream = TcpStream::connect(BASE.client).await.unwrap();
@@ -111,6 +112,67 @@ async fn requests_in_a_row_on_one_connection() {
     assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
 }
 
+#[tokio::test]
+async fn who_sends_all_before_reading_sees_why_it_was_refused() {
+    let body = vec![b'x'; 20 << 20];
+    for (target, headers, error) in [
+        (PETS, &[][..], "server.clientproxy.invalid_client_identifier"),
+        ("/r1/INST/GOV/100/PROV/denied", &[CLIENT], "server.serverproxy.access_denied"),
+    ] {
+        let mut stream = TcpStream::connect(BASE.client).await.unwrap();
+        stream.write_all(&request("POST", target, headers, Some(&body))).await.unwrap();
+        let response = read(&mut stream, false).await.unwrap();
+        assert_eq!((response.status, response.one("X-Road-Error").as_str()), (500, error), "{response:?}");
+    }
+}
+
+/// The client's preface of HTTP/2 and empty SETTINGS (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Frames of HTTP/2 that no peer should send, as they follow the preface within TLS.
+fn malformed_http2() -> Vec<Vec<u8>> {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PUSH: u8 = 5;
+    const PING: u8 = 6;
+    const WINDOW: u8 = 8;
+    const CONTINUATION: u8 = 9;
+    let frame = |kind: u8, flags: u8, stream: u32, content: &[u8]| {
+        let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
+    };
+    // HPACK's static table: POST, https, /, and an authority.
+    let post = b"\x83\x87\x84\x41\x01x";
+    let each =
+        |count: u32, of: &dyn Fn(u32) -> Vec<u8>| (0..count).flat_map(|number| of(2 * number + 1)).collect::<Vec<_>>();
+    vec![
+        [0xff; 1000].to_vec(),
+        frame(DATA, 0, 1, b"nobody asked"),
+        frame(HEADERS, 4, 0, post),
+        frame(HEADERS, 4, 2, post),
+        frame(HEADERS, 4, 1, &[0xff; 200]),
+        frame(HEADERS, 4, 1, b"\x40\x01x\x7f\xff\xff\xff\xff\xff\x0f"),
+        frame(SETTINGS, 0, 0, b"odd"),
+        frame(PUSH, 4, 1, post),
+        frame(PING, 0, 0, b"short"),
+        frame(WINDOW, 0, 0, &[0; 4]),
+        frame(CONTINUATION, 4, 1, post),
+        frame(77, 0xff, 1, &[0; 100]),
+        // Headers without an end, in pieces of nothing.
+        [frame(HEADERS, 0, 1, post), each(5000, &|_| frame(CONTINUATION, 0, 1, b""))].concat(),
+        // Headers without an end, each of them large.
+        [frame(HEADERS, 0, 1, post), each(20, &|_| frame(CONTINUATION, 0, 1, &[b'a'; 16_000]))].concat(),
+        // A body of nothing, in very many pieces.
+        [frame(HEADERS, 4, 1, post), each(5000, &|_| frame(DATA, 0, 1, b""))].concat(),
+        // Asked and taken back, over and over.
+        each(2000, &|stream| [frame(HEADERS, 4, stream, post), frame(RESET, 0, stream, &[0, 0, 0, 8])].concat()),
+        each(5000, &|_| frame(PING, 0, 0, &[7; 8])),
+        each(5000, &|_| frame(SETTINGS, 0, 0, b"")),
+    ]
+}
+
 /// Bytes that are no request, and a call after each that must work.
 #[tokio::test]
 async fn no_bytes_hurt_either_port() {
@@ -150,13 +212,26 @@ async fn no_bytes_hurt_either_port() {
         }
         assert_eq!(call("GET", PETS, &[], None).await.status, 200);
     };
+    let inside = async || {
+        for bytes in malformed_http2() {
+            let mut stream = tls(BASE.server, Some(&BASE.leaf)).await.unwrap();
+            let _ = stream.write_all(&[PREFACE, &bytes].concat()).await;
+            let _ = stream.shutdown().await;
+            let mut answer = Vec::new();
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "still open after {:?}", &bytes[..bytes.len().min(40)]);
+        }
+        assert_eq!(call("GET", PETS, &[], None).await.status, 200);
+    };
     // What is made once is made in the first round.
     round(BASE.client).await;
     round(BASE.server).await;
+    inside().await;
     let before = resident();
     for _ in 0..20 {
         round(BASE.client).await;
         round(BASE.server).await;
+        inside().await;
     }
     let grown = resident().saturating_sub(before);
     assert_eq!(panics.load(Ordering::Relaxed), 0);

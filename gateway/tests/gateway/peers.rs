@@ -1,6 +1,8 @@
 //! Peers that are not what they should be, on port 5500 and behind it; and several servers of one provider (checklist T038, T060,
 //! T061, T071, T072, T099, T160 to T162, T166, T170).
 
+use std::time::Duration;
+
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use saatkond_gateway::frames::{Event, fault_frame, frame};
@@ -253,12 +255,15 @@ async fn t060_t061_answers_that_lie() {
         if lie == "hop" {
             part.headers.push(Line::new("Connection", "close"));
         }
+        if let Some(status) = lie.strip_prefix("with-body-") {
+            part.status = status.parse().unwrap();
+        }
         let part = part.encode();
         let long = vec![b'x'; 3 << 20];
         let body = match lie.as_str() {
             "honest-long" => signed(&part, &long, &signer),
             "unsigned" => unsigned(&part, b"good"),
-            "unsigned-long" => unsigned(&part, &long),
+            "unsigned-long" | "with-body-204" | "with-body-304" => unsigned(&part, &long),
             "batched" => batched(&part, b"good", &signer, true),
             "batched-other" => batched(&part, b"good", &signer, false),
             "batched-foreign" => batched(&part, b"good", &elsewhere, true),
@@ -308,8 +313,17 @@ async fn t060_t061_answers_that_lie() {
         ("garbage", "mime_parsing_failed"),
         ("status", "http_error"),
         ("kind", "invalid_content_type"),
+        ("with-body-204", "mime_parsing_failed"),
+        ("with-body-304", "mime_parsing_failed"),
     ] {
         call(lie).await.assert_error(&format!("server.clientproxy.{expected}"));
+    }
+    // What has no body is complete with its head: nothing of it is shown before the evidence.
+    for (lie, expected) in [("unsigned", "mime_parsing_failed"), ("unsigned-long", "mime_parsing_failed")] {
+        let head = request("HEAD", &format!("{PETS}/{lie}"), &[("X-Road-Client", "INST/GOV/200/CONS")], None);
+        let response = raw(pair.ss2.client, &head).await;
+        let expected = format!("server.clientproxy.{expected}");
+        assert_eq!((response.status, response.one("X-Road-Error")), (500, expected), "{lie}: {response:?}");
     }
     // T097: the spelling of servers before 7.8.
     let old = call("old-fault").await;
@@ -429,4 +443,34 @@ async fn t071_t072_t074_bounds_of_a_message() {
     own.assert_error("server.clientproxy.io_error");
     assert!(own.text().contains("logging_failed"));
     pair.call(&format!("{PETS}/bytes/1001")).await.assert_error("server.clientproxy.logging_failed");
+}
+
+/// A long answer that its receiver does not take: the place, the connection to the information system and the memory are given back.
+#[tokio::test]
+async fn a_peer_that_stops_reading_is_given_up() {
+    let mut pair = Pair::declare().await;
+    pair.federation.write_instance(&pair.ss1);
+    pair.federation.write_server(&pair.ss1);
+    pair.federation.write_identity(&pair.ss1);
+    let mut settings = pair.federation.settings(&pair.ss1);
+    settings.peer_silence = Duration::from_millis(500);
+    pair.ss1.start(settings).await;
+    let (own, ss2) = (&pair.federation.authority, server("200", "SS2"));
+    let credential = signing(own, &member("200"), &ss2);
+    let leaf = authentication(own, &ss2);
+    let mut client = Client::connect(pair.ss1.server_address, Some(&leaf)).await.unwrap();
+    let much = format!("{PETS}/bytes/{}", 32 << 20);
+    let message = signed(&rest("GET", &much, &consumer()), b"", &credential);
+    let unread = client.begin("POST", EXCHANGE_PATH, CONTENT_TYPE, message).await.unwrap();
+    assert_eq!(unread.status(), StatusCode::OK);
+    let metrics = || pair.ss1.metrics();
+    let given_up = async || metrics().contains("in_flight{side=\"server\"} 0");
+    assert!(!given_up().await, "the answer is on its way: {}", metrics());
+    eventually("the answer is given up", metrics, given_up).await;
+    assert!(metrics().contains("exchanges_total{side=\"server\",outcome=\"io_error\"} 1"), "{}", metrics());
+    // The same connection serves on.
+    drop(unread);
+    let answer = client.exchange(signed(&rest("GET", PETS, &consumer()), b"", &credential)).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(matches!(answer.events.last(), Some(Event::Signature(_))), "{answer:?}");
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::federation::{Federation, consumer, endpoints, member, provider, whole};
 use super::http::{self, Response, request};
 use super::information_system::InformationSystem;
+use super::rogue::{Leaf, authentication};
 
 pub struct Base {
     /// Where callers connect.
@@ -16,6 +17,8 @@ pub struct Base {
     /// The provider's port for other servers.
     pub server: SocketAddr,
     pub system: InformationSystem,
+    /// A leaf of the consumer's server.
+    pub leaf: Leaf,
 }
 
 pub const CLIENT: (&str, &str) = ("X-Road-Client", "INST/GOV/200/CONS");
@@ -92,7 +95,8 @@ async fn start() -> Base {
     federation.instance.global_groups = vec![GroupEntry { code: "friends".into(), members: vec![consumer()] }];
     federation.start(&mut ss1).await;
     federation.start(&mut ss2).await;
-    let base = Base { client: ss2.client, server: ss1.server_address, system };
+    let leaf = authentication(&federation.authority, &ss2.id);
+    let base = Base { client: ss2.client, server: ss1.server_address, system, leaf };
     // Lives as long as the process.
     std::mem::forget((federation, ss1, ss2));
     base

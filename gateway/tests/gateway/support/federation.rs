@@ -257,6 +257,7 @@ impl Federation {
             files_interval: Duration::from_millis(50),
             alone_after: Duration::ZERO,
             behind_after: Duration::from_hours(1),
+            peer_silence: Duration::from_mins(2),
             memory_limit: Some(256 << 20),
             drain_delay: Duration::ZERO,
             drain_bound: Duration::from_secs(5),

@@ -144,29 +144,35 @@ impl Answer {
     }
 }
 
+/// A TLS connection to port 5500, with a leaf or without any.
+pub async fn tls(
+    address: SocketAddr,
+    leaf: Option<&Leaf>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    let provider = saatkond_gateway::tls::provider();
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting(provider)));
+    let mut config = match leaf {
+        Some(leaf) => {
+            let (chain, key) = der(leaf);
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("x.example").unwrap();
+    let connecting = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream);
+    connecting.await.map_err(|error| error.to_string())
+}
+
 impl Client {
     /// With a leaf, or without any.
     pub async fn connect(address: SocketAddr, leaf: Option<&Leaf>) -> Result<Self, String> {
-        let provider = saatkond_gateway::tls::provider();
-        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting(provider)));
-        let mut config = match leaf {
-            Some(leaf) => {
-                let (chain, key) = der(leaf);
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("x.example").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .map_err(|e| e.to_string())?;
+        let stream = tls(address, leaf).await?;
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -174,10 +180,21 @@ impl Client {
         Ok(Self(sender))
     }
 
-    pub async fn send(&mut self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Answer, String> {
+    /// Sends a request whose answer the caller may leave unread.
+    pub async fn begin(
+        &mut self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, String> {
         let request = Request::builder().method(method).uri(format!("https://x{path}")).header("content-type", kind);
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
-        let response = self.0.send_request(request).await.map_err(|error| error.to_string())?;
+        self.0.send_request(request).await.map_err(|error| error.to_string())
+    }
+
+    pub async fn send(&mut self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Answer, String> {
+        let response = self.begin(method, path, kind, body).await?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
         let mut reader = Reader::default();

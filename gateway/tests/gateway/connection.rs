@@ -1,0 +1,142 @@
+//! One connection of a caller by itself: how answers end, for callers of HTTP/1.0 too, and how connections do.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::StatusCode;
+use saatkond_gateway::http1::head::{Head, Refusal};
+use saatkond_gateway::http1::serve::{Aborted, Answer, AnswerBody, Ending, Handler, RequestBody, Timeouts, connection};
+use saatkond_gateway::memory::{HeldBytes, Hold};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::support::http::read;
+
+/// Answers what the path says.
+struct Says;
+
+impl Handler for Says {
+    async fn handle(&self, head: Head, body: RequestBody) -> Answer {
+        let body = match body {
+            RequestBody::Whole(body) => Ok(body.len()),
+            RequestBody::Stream(mut pieces) => {
+                let mut length = 0;
+                loop {
+                    match pieces.recv().await {
+                        Some(Ok(piece)) => length += piece.len(),
+                        Some(Err(error)) => break Err(error.kind()),
+                        None => break Ok(length),
+                    }
+                }
+            }
+        };
+        let piece = |_| Ok::<_, Aborted>(Bytes::from(vec![b'x'; 64 << 10]));
+        let body = match head.path.as_str() {
+            "/two" => AnswerBody::Stream(Box::pin(stream::iter([0, 1].map(piece)))),
+            "/endless" => AnswerBody::Stream(Box::pin(stream::iter((0..).map(piece)))),
+            "/hangs" => AnswerBody::Stream(Box::pin(stream::unfold(0, move |count| async move {
+                if count > 0 {
+                    std::future::pending::<()>().await;
+                }
+                Some((piece(count), count + 1))
+            }))),
+            _ => AnswerBody::Whole(format!("{body:?}").into()),
+        };
+        Answer { status: StatusCode::OK, lines: Vec::new(), body }
+    }
+
+    fn abandoned(&self) {}
+
+    fn hold(&self) -> Hold {
+        HeldBytes::new(1 << 20).hold()
+    }
+
+    fn refused(&self, _: Refusal) {}
+}
+
+/// A connection that is served so, and the task that serves it.
+async fn served(ending: Ending) -> (TcpStream, JoinHandle<()>) {
+    let times = Timeouts {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(10),
+        body: Duration::from_millis(300),
+        write: Duration::from_millis(300),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    (caller, tokio::spawn(async move { connection(stream, &Says, times, &ending).await }))
+}
+
+/// How the connection ends, and how much came before.
+async fn end(caller: &mut TcpStream) -> (usize, Result<(), io::ErrorKind>) {
+    let mut bytes = Vec::new();
+    let result = tokio::time::timeout(Duration::from_secs(10), caller.read_to_end(&mut bytes)).await.expect("open");
+    (bytes.len(), result.map(|_| ()).map_err(|error| error.kind()))
+}
+
+#[tokio::test]
+async fn a_short_body_that_stops_coming_is_answered() {
+    let (mut caller, _task) = served(Ending::default()).await;
+    caller.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc").await.unwrap();
+    let response = read(&mut caller, false).await.unwrap();
+    assert_eq!((response.text(), response.one("Connection")), ("Err(TimedOut)".into(), "close".into()));
+}
+
+#[tokio::test]
+async fn a_streamed_answer_ends_the_connection_of_http_10() {
+    let (mut caller, _task) = served(Ending::default()).await;
+    caller.write_all(b"GET /two HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await.unwrap();
+    let response = read(&mut caller, false).await.unwrap();
+    assert_eq!((response.body.len(), response.has("Connection")), (128 << 10, false), "{:?}", response.headers);
+}
+
+#[tokio::test]
+async fn what_is_not_complete_ends_with_an_error_for_http_10() {
+    // The caller does not read, so that writing runs out of time.
+    let (mut caller, task) = served(Ending::default()).await;
+    caller.write_all(b"GET /endless HTTP/1.0\r\n\r\n").await.unwrap();
+    task.await.unwrap();
+    assert_eq!(end(&mut caller).await.1, Err(io::ErrorKind::ConnectionReset));
+    // The task is dropped where it stands, as at the end of a process.
+    let (mut caller, task) = served(Ending::default()).await;
+    caller.write_all(b"GET /hangs HTTP/1.0\r\n\r\n").await.unwrap();
+    caller.readable().await.unwrap();
+    task.abort();
+    let _ = task.await;
+    assert_eq!(end(&mut caller).await.1, Err(io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn who_is_leaving_says_so_in_every_answer() {
+    let ending = Ending::default();
+    let (mut caller, _task) = served(ending.clone()).await;
+    caller.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    assert!(!read(&mut caller, false).await.unwrap().has("Connection"));
+    ending.leaving.cancel();
+    caller.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    assert_eq!(read(&mut caller, false).await.unwrap().one("Connection"), "close");
+    assert_eq!(end(&mut caller).await, (0, Ok(())));
+}
+
+#[tokio::test]
+async fn a_request_that_has_arrived_is_answered_in_the_last_moment() {
+    // Both are there when the task first looks, each time.
+    for _ in 0..50 {
+        let ending = Ending::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.readable().await.unwrap();
+        ending.leaving.cancel();
+        ending.closing.cancel();
+        let second = Duration::from_secs(1);
+        let times = Timeouts { head: second, idle: second, body: second, write: second };
+        tokio::spawn(async move { connection(stream, &Says, times, &ending).await });
+        assert_eq!(read(&mut caller, false).await.unwrap().status, 200);
+    }
+}
