@@ -126,6 +126,7 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         ("Service", "ss1"),
         ("ServiceAccount", "ss1"),
         ("PodDisruptionBudget", "ss1"),
+        ("NetworkPolicy", "ss1"),
         ("ConfigMap", "ss1-configuration"),
         ("Secret", "ss1-identity"),
     ];
@@ -170,21 +171,36 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
             "deployment",
             r#"[{"op":"add","path":"/spec/template/spec/containers/-","value":{"name":"more","image":"x"}}]"#,
         ),
+        ("poddisruptionbudget", r#"[{"op":"replace","path":"/spec/maxUnavailable","value":2}]"#),
+        // A token would make of whoever gets into a gateway somebody whom the API server knows.
+        ("serviceaccount", r#"[{"op":"replace","path":"/automountServiceAccountToken","value":true}]"#),
+        // The start copy: a gateway that starts alone would take it.
+        ("configmap", r#"[{"op":"replace","path":"/binaryData/instance.jws.gz","value":"AAAA"}]"#),
+        ("configmap", r#"[{"op":"remove","path":"/binaryData/server.jws.gz"}]"#),
     ];
     for (kind, patch) in additions {
         let kind = support::kinds().into_iter().find(|known| known.kind.to_lowercase() == kind).unwrap().kind;
-        let before = get(&admin, &kind, "drift-home", "ss1").await.unwrap();
-        bed.kubectl(&["patch", &kind, "ss1", "--namespace=drift-home", "--type=json", "--patch", patch]);
+        let name = if kind == "ConfigMap" { "ss1-configuration" } else { "ss1" };
+        let before = declared(&get(&admin, &kind, "drift-home", name).await.unwrap());
+        bed.kubectl(&["patch", &kind, name, "--namespace=drift-home", "--type=json", "--patch", patch]);
         until(&format!("{kind} says again what it did before {patch}"), Duration::from_secs(5), || async {
-            let mut now = get(&admin, &kind, "drift-home", "ss1").await.unwrap();
-            // A port that was opened on the nodes is given back by the API server.
-            for port in now["spec"].get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-                port.as_object_mut().unwrap().remove("nodePort");
-            }
-            if now["spec"] == before["spec"] { Ok(()) } else { Err(format!("{:#}", now["spec"])) }
+            let now = declared(&get(&admin, &kind, "drift-home", name).await.unwrap());
+            if now == before { Ok(()) } else { Err(format!("{now:#}")) }
         })
         .await;
     }
+    // Keys that are not what they were: nothing of the Secret can be used, so all of it is issued again, under a higher number.
+    let number =
+        async || get(&admin, "SecurityServer", "drift-home", "ss1").await.unwrap()["status"]["issueNumber"].as_u64();
+    let before = number().await.unwrap();
+    let edit = r#"[{"op":"replace","path":"/data/identity.json","value":"e30="}]"#;
+    bed.kubectl(&["patch", "secret", "ss1-identity", "--namespace=drift-home", "--type=json", "--patch", edit]);
+    until("a whole identity is stored again", Duration::from_secs(5), || async {
+        let secret = get(&admin, "Secret", "drift-home", "ss1-identity").await.unwrap();
+        let (stored, number) = (secret["data"]["identity.json"].clone(), number().await);
+        if stored != "e30=" && number > Some(before) { Ok(()) } else { Err(format!("{number:?}, {before} before")) }
+    })
+    .await;
     // One field edited by hand.
     bed.kubectl(&["scale", "deployment/ss1", "--replicas=7", "--namespace=drift-home"]);
     until("the replicas are ours again", Duration::from_secs(5), || async {
@@ -195,6 +211,19 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
     operator.end().await;
     faker.abort();
     remove(&admin, "drift").await;
+}
+
+/// An object without what the API server adds to it, and without its versions.
+fn declared(object: &Value) -> Value {
+    let mut declared = object.as_object().unwrap().clone();
+    declared.remove("metadata");
+    declared.remove("status");
+    // A port that was opened on the nodes is given back by the API server.
+    let ports = declared.get_mut("spec").and_then(|spec| spec.get_mut("ports")).and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten() {
+        port.as_object_mut().unwrap().remove("nodePort");
+    }
+    declared.into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
