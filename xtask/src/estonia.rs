@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -45,7 +45,7 @@ const MOST_SUBSYSTEMS: usize = 40;
 pub struct Federation {
     /// The one trust anchor.
     pub anchor: TrustAnchor,
-    /// A namespace for each member, with the annotation that admits it.
+    /// A namespace for each member, with the annotation that admits it and whoever lives beside it.
     pub namespaces: Vec<Namespace>,
     /// A RoleBinding for each namespace.
     pub role_bindings: Vec<RoleBinding>,
@@ -80,10 +80,10 @@ pub fn federation() -> Result<Federation> {
         }
         let member = member(at, owner, &owners, first, subsystems[at], &services, host)?;
         first += subsystems[at];
-        if member.spec.subsystems.iter().flat_map(|s| &s.services).any(|service| service.openapi.is_some()) {
+        if is_described(&member) {
             all.descriptions.push(description(&owner.namespace));
         }
-        all.namespaces.push(namespace(owner)?);
+        all.namespaces.push(namespace(&owner.namespace, &[&owner.id])?);
         all.role_bindings.push(role_binding(&owner.namespace));
         all.members.push(member);
     }
@@ -91,6 +91,46 @@ pub fn federation() -> Result<Federation> {
         all.servers.push(server(owner, guests.remove(&at).unwrap_or_default())?);
     }
     Ok(all)
+}
+
+/// The federation with further members, until it counts so many objects of ours. Each of them lives beside another member, both
+/// admitted in one namespace, and is a guest on the next one's server, so that all that is asked of the operator for a member is
+/// asked for these too. They are of the size that most have.
+pub fn enlarged(objects: usize) -> Result<Federation> {
+    let mut all = federation()?;
+    let count = objects.checked_sub(all.size()).context("the federation counts more objects by itself")?;
+    ensure!(count <= MEMBERS, "there are namespaces for {MEMBERS} further members, not for {count}");
+    // Members are ordered by size: the middle one is a median.
+    let template = all.members[MEMBERS / 2].clone();
+    for (at, neighbour) in identities()?.iter().enumerate().take(count) {
+        // Nobody else's code begins with a 9.
+        let id =
+            MemberIdRef { member_class: template.spec.member_class.clone(), member_code: format!("9{at:07}").parse()? };
+        // Never the neighbour's own: guests live elsewhere, like the others'.
+        let host = &mut all.servers[(at + 1) % SERVERS];
+        host.spec.guests.push(id.clone());
+        let servers = vec![SecurityServerRef { namespace: host.metadata.namespace.clone(), name: "ss1".to_owned() }];
+        let mut member = template.clone();
+        member.metadata.namespace = Some(neighbour.namespace.clone());
+        member.metadata.name = Some(format!("further-{at:03}"));
+        member.spec.member_code = id.member_code.clone();
+        member.spec.display_name = Some(format!("Further member {at}"));
+        for subsystem in &mut member.spec.subsystems {
+            subsystem.servers = Some(servers.clone());
+        }
+        let has_description = all.descriptions.iter().any(|it| it.metadata.namespace == member.metadata.namespace);
+        if is_described(&member) && !has_description {
+            all.descriptions.push(description(&neighbour.namespace));
+        }
+        all.namespaces[at] = namespace(&neighbour.namespace, &[&neighbour.id, &id])?;
+        all.members.push(member);
+    }
+    Ok(all)
+}
+
+/// Whether a service of the member has an OpenAPI document.
+fn is_described(member: &Member) -> bool {
+    member.spec.subsystems.iter().flat_map(|s| &s.services).any(|service| service.openapi.is_some())
 }
 
 /// A member before it has subsystems.
@@ -276,16 +316,22 @@ fn server(owner: &Owner, guests: Vec<MemberIdRef>) -> Result<SecurityServer> {
     Ok(server)
 }
 
-fn namespace(owner: &Owner) -> Result<Namespace> {
-    let identity = MemberIdentity {
-        instance: INSTANCE.parse()?,
-        member_class: owner.id.member_class.clone(),
-        member_code: owner.id.member_code.clone(),
-    };
-    let annotation = (names::annotation::MEMBER_IDENTITIES.to_owned(), admission::format([&identity]));
+/// A namespace in which these members are admitted.
+fn namespace(name: &str, members: &[&MemberIdRef]) -> Result<Namespace> {
+    let identities = members
+        .iter()
+        .map(|id| {
+            Ok(MemberIdentity {
+                instance: INSTANCE.parse()?,
+                member_class: id.member_class.clone(),
+                member_code: id.member_code.clone(),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let annotation = (names::annotation::MEMBER_IDENTITIES.to_owned(), admission::format(&identities));
     Ok(Namespace {
         metadata: ObjectMeta {
-            name: Some(owner.namespace.clone()),
+            name: Some(name.to_owned()),
             annotations: Some(BTreeMap::from([annotation])),
             ..ObjectMeta::default()
         },
@@ -334,6 +380,11 @@ fn description(namespace: &str) -> ConfigMap {
 }
 
 impl Federation {
+    /// How many objects of ours it counts: the anchor, the members and the servers.
+    pub fn size(&self) -> usize {
+        1 + self.members.len() + self.servers.len()
+    }
+
     /// Every object as JSON, in the order in which they are applied.
     pub fn objects(&self) -> Result<Vec<Value>> {
         let mut all = vec![json(&self.anchor)];
@@ -404,28 +455,62 @@ mod tests {
 
     #[test]
     fn both_sides_say_who_is_a_guest_where() {
-        let all = federation().unwrap();
-        let from_members: BTreeSet<_> = all
-            .members
-            .iter()
-            .flat_map(|member| {
-                let id = (member.spec.member_class.clone(), member.spec.member_code.clone());
-                let hosts = member.spec.subsystems.iter().flat_map(|subsystem| subsystem.servers.iter().flatten());
-                hosts.map(move |host| (host.namespace.clone(), id.clone())).collect::<Vec<_>>()
-            })
-            .collect();
-        let from_servers: BTreeSet<_> = all
-            .servers
-            .iter()
-            .flat_map(|server| {
-                let guests = server.spec.guests.iter();
-                guests.map(|guest| {
-                    (server.metadata.namespace.clone(), (guest.member_class.clone(), guest.member_code.clone()))
+        for (all, count) in [(federation().unwrap(), 214), (enlarged(1000).unwrap(), 214 + 269)] {
+            let from_members: BTreeSet<_> = all
+                .members
+                .iter()
+                .flat_map(|member| {
+                    let id = (member.spec.member_class.clone(), member.spec.member_code.clone());
+                    let hosts = member.spec.subsystems.iter().flat_map(|subsystem| subsystem.servers.iter().flatten());
+                    hosts.map(move |host| (host.namespace.clone(), id.clone())).collect::<Vec<_>>()
                 })
+                .collect();
+            let from_servers: BTreeSet<_> = all
+                .servers
+                .iter()
+                .flat_map(|server| {
+                    let guests = server.spec.guests.iter();
+                    guests.map(|guest| {
+                        (server.metadata.namespace.clone(), (guest.member_class.clone(), guest.member_code.clone()))
+                    })
+                })
+                .collect();
+            assert_eq!(from_members, from_servers);
+            assert_eq!(from_members.len(), count);
+        }
+    }
+
+    #[test]
+    fn further_members_are_admitted_and_described_where_they_live() {
+        let all = enlarged(1000).unwrap();
+        assert_eq!((all.size(), all.members.len(), all.servers.len()), (1000, 472 + 269, 258));
+        let admitted: BTreeMap<_, _> = all
+            .namespaces
+            .iter()
+            .map(|namespace| {
+                let annotations = namespace.metadata.annotations.as_ref().unwrap();
+                let identities = admission::parse(&annotations[names::annotation::MEMBER_IDENTITIES]).0;
+                (namespace.metadata.name.as_ref(), identities)
             })
             .collect();
-        assert_eq!(from_members, from_servers);
-        assert_eq!(from_members.len(), 214);
+        let described: BTreeSet<_> = all.descriptions.iter().map(|map| map.metadata.namespace.as_ref()).collect();
+        assert_eq!((admitted.len(), described.len()), (472, all.descriptions.len()));
+        let mut seen = BTreeSet::new();
+        for member in &all.members {
+            let namespace = member.metadata.namespace.as_ref();
+            let identity = MemberIdentity {
+                instance: INSTANCE.parse().unwrap(),
+                member_class: member.spec.member_class.clone(),
+                member_code: member.spec.member_code.clone(),
+            };
+            assert!(admitted[&namespace].contains(&identity), "{identity} in {namespace:?}");
+            assert!(!is_described(member) || described.contains(&namespace), "{identity} in {namespace:?}");
+            assert!(seen.insert(identity), "two are one");
+        }
+        let wrong = examples::Judges::new().unwrap().judge(&all.objects().unwrap());
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(enlarged(730).is_err() && enlarged(731 + 473).is_err());
+        assert_eq!(enlarged(731).unwrap(), federation().unwrap());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How fast the machine is right now, so that an absolute time is judged only where it means something: a fixed loop of
 //! arithmetic, and writes of 4 KiB that reach the disk.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Seek as _, Write as _};
@@ -77,17 +78,55 @@ fn writes(folder: &Path) -> anyhow::Result<f64> {
     median(&took).context("no write was measured")
 }
 
-/// One run of a benchmark with the machine's state before it.
+/// The machine's state before a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Run {
-    /// What was measured.
-    pub value: f64,
+pub struct Before {
     /// The machine.
     pub machine: Calibration,
     /// By how much it was slower than the best that was seen of it.
     pub slower: f64,
-    /// The load average of the last minute, before the run.
+    /// The load average of the last minute.
     pub load: f64,
+}
+
+impl Before {
+    /// Measures; `folder` is that of [`Calibration::take`].
+    pub fn take(folder: &Path) -> anyhow::Result<Self> {
+        // First: what is measured next is load too.
+        let load = load()?;
+        let (machine, slower) = Calibration::take(folder)?;
+        Ok(Self { machine, slower, load })
+    }
+
+    /// Whether an absolute value that is measured now means something.
+    pub fn is_quiet(&self) -> bool {
+        self.slower <= TOLERANCE
+    }
+}
+
+impl fmt::Display for Before {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "on a machine {:.2} times slower than at its best, load {}", self.slower, self.load)
+    }
+}
+
+/// One run of a benchmark.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// What was measured.
+    pub value: f64,
+    /// The machine before it.
+    pub before: Before,
+}
+
+/// What is to be written down of runs.
+pub fn told(runs: &[Run]) -> Value {
+    let each = runs.iter().map(|Run { value, before: Before { machine, slower, load } }| {
+        json!({
+            "value": value, "cpu_ms": machine.cpu_ms, "fsync_ms": machine.fsync_ms, "slower": slower, "load": load,
+        })
+    });
+    each.collect()
 }
 
 /// The median of the runs for which the machine was quiet, and what is to be written down of all of them.
@@ -95,14 +134,8 @@ pub struct Run {
 /// # Errors
 /// Fewer than half of the runs can be judged.
 pub fn judged(runs: &[Run]) -> anyhow::Result<(f64, Value)> {
-    let quiet: Vec<f64> = runs.iter().filter(|run| run.slower <= TOLERANCE).map(|run| run.value).collect();
-    let all = json!({
-        "runs": runs.iter().map(|run| json!({
-            "value": run.value, "cpu_ms": run.machine.cpu_ms, "fsync_ms": run.machine.fsync_ms,
-            "slower": run.slower, "load": run.load,
-        })).collect::<Vec<_>>(),
-        "judged": quiet.len(),
-    });
+    let quiet: Vec<f64> = runs.iter().filter(|run| run.before.is_quiet()).map(|run| run.value).collect();
+    let all = json!({"runs": told(runs), "judged": quiet.len()});
     anyhow::ensure!(
         quiet.len() * 2 > runs.len(),
         "only {} of {} runs can be judged: for the others the machine was more than {TOLERANCE} times slower than at its \
@@ -113,8 +146,7 @@ pub fn judged(runs: &[Run]) -> anyhow::Result<(f64, Value)> {
     Ok((median(&quiet).context("there was no run")?, all))
 }
 
-/// The load average of the last minute.
-pub fn load() -> anyhow::Result<f64> {
+fn load() -> anyhow::Result<f64> {
     let text = fs::read_to_string("/proc/loadavg").context("failed to read the load average")?;
     text.split(' ').next().and_then(|first| first.parse().ok()).context("/proc/loadavg is malformed")
 }
@@ -124,7 +156,8 @@ mod tests {
     use super::*;
 
     fn run(value: f64, slower: f64) -> Run {
-        Run { value, machine: Calibration { cpu_ms: 1.0, fsync_ms: 1.0 }, slower, load: 0.0 }
+        let machine = Calibration { cpu_ms: 1.0, fsync_ms: 1.0 };
+        Run { value, before: Before { machine, slower, load: 0.0 } }
     }
 
     #[test]

@@ -116,7 +116,12 @@ impl Controller {
 
     /// Requests to the API server so far, by verb and resource.
     pub fn requests(&self) -> anyhow::Result<BTreeMap<(String, String), u64>> {
-        Ok(parse_requests(&get(self.admin, "/metrics")?))
+        Ok(self.counts()?.requests)
+    }
+
+    /// What it has counted so far.
+    pub fn counts(&self) -> anyhow::Result<Counts> {
+        Ok(Counts::parse(&get(self.admin, "/metrics")?))
     }
 
     /// Where its log is.
@@ -142,21 +147,46 @@ fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-fn parse_requests(metrics: &str) -> BTreeMap<(String, String), u64> {
+/// What a controller says of itself in its metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests to the API server, by verb and resource.
+    pub requests: BTreeMap<(String, String), u64>,
+    /// Reconciles, by kind and result.
+    pub reconciles: BTreeMap<(String, String), u64>,
+    /// Whether it holds the lease.
+    pub leads: bool,
+}
+
+impl Counts {
+    fn parse(metrics: &str) -> Self {
+        Self {
+            requests: counters(metrics, "saatkond_api_requests_total", ["verb", "resource"]),
+            reconciles: counters(metrics, "saatkond_reconciles_total", ["kind", "result"]),
+            leads: metrics.lines().any(|line| line.trim() == "saatkond_leading 1"),
+        }
+    }
+}
+
+/// The counters of one name, by two of their labels.
+fn counters(metrics: &str, name: &str, [one, other]: [&str; 2]) -> BTreeMap<(String, String), u64> {
     let label = |labels: &str, name: &str| {
         let rest = labels.split_once(&format!("{name}=\""))?.1;
         Some(rest.split_once('"')?.0.to_owned())
     };
     metrics
         .lines()
-        .filter_map(|line| line.strip_prefix("saatkond_api_requests_total{")?.split_once("} "))
-        .filter_map(|(labels, value)| {
-            Some(((label(labels, "verb")?, label(labels, "resource")?), value.trim().parse().ok()?))
-        })
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "))
+        .filter_map(|(labels, value)| Some(((label(labels, one)?, label(labels, other)?), value.trim().parse().ok()?)))
         .collect()
 }
 
-/// Requests that change something, the Lease's aside: it is renewed whether or not there is anything to do.
+/// Requests of all kinds, the Lease's aside: it is renewed whether or not there is anything to do.
+pub fn asked(requests: &BTreeMap<(String, String), u64>) -> u64 {
+    requests.iter().filter(|((_, resource), _)| !resource.contains("lease")).map(|(_, count)| count).sum()
+}
+
+/// Those of them that change something.
 pub fn writes(requests: &BTreeMap<(String, String), u64>) -> u64 {
     let reads = ["get", "list", "watch"];
     requests
@@ -171,15 +201,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_are_told_from_reads_and_leases() {
+    fn writes_are_told_from_reads_and_leases_and_looks_by_their_result() {
         let metrics = "# TYPE saatkond_api_requests counter\n\
             saatkond_api_requests_total{verb=\"list\",resource=\"members\"} 3\n\
             saatkond_api_requests_total{verb=\"patch\",resource=\"members/status\"} 5\n\
             saatkond_api_requests_total{verb=\"update\",resource=\"leases\"} 7\n\
             saatkond_api_requests_total{verb=\"create\",resource=\"secrets\"} 2\n\
-            other_total{verb=\"patch\",resource=\"x\"} 11\n";
-        let requests = parse_requests(metrics);
+            other_total{verb=\"patch\",resource=\"x\"} 11\n\
+            saatkond_reconciles_total{kind=\"Member\",result=\"ok\"} 4\n\
+            saatkond_reconciles_total{kind=\"Member\",result=\"conflict\"} 1\n\
+            saatkond_leading 1\n";
+        let Counts { requests, reconciles, leads } = Counts::parse(metrics);
         assert_eq!(requests.values().sum::<u64>(), 17);
-        assert_eq!(writes(&requests), 7);
+        assert_eq!((asked(&requests), writes(&requests)), (10, 7));
+        let member = |result: &str| reconciles.get(&("Member".to_owned(), result.to_owned())).copied();
+        assert_eq!((member("ok"), member("conflict"), reconciles.len()), (Some(4), Some(1), 2));
+        assert!(leads && !Counts::parse("saatkond_leading 0\n").leads);
     }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use saatkond_testbed::{Cluster, Layout, Region, wait};
 use serde_json::{Value, json};
 
+use super::calibration::{self, Before};
 use super::{Goal, Sheet, median, proc};
 use crate::{federation, install};
 
@@ -39,8 +40,9 @@ const SIZES: [(&str, usize); 2] = [("1k", 1 << 10), ("1m", 1 << 20)];
 /// Runs it.
 pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     let region = Region::up("home")?;
-    install::install(layout, &region)?;
+    // First: a cluster that the testbed cannot reach into has none, and is not to be touched in vain.
     let node = region.address()?.to_string();
+    install::install(layout, &region)?;
     let folder = layout.root().join("target/bench/gateway-pair");
     // A run before may have been cut off; what it left is not ours to read.
     fs::remove_dir_all(&folder)
@@ -61,29 +63,31 @@ pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     for (size, _) in SIZES {
         let ours = format!("http://{consumer}:8080/r1/EE/GOV/80000002/files/bytes/{size}");
         let theirs = format!("http://127.0.0.1:{FRONT_PORT}/{size}");
-        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let (mut a, mut b, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
         // The first of each warms connections and caches up.
         load(&region, &ours, 2)?;
         load(&region, &theirs, 2)?;
         for run in 1..=RUNS {
-            a.push(measured(&region, &ours, || {
+            let before = Before::take(&layout.root().join("target/bench"))?;
+            let own = measured(&region, &ours, || {
                 gateways.iter().map(|pid| proc::cpu(*pid)).sum::<anyhow::Result<Duration>>()
-            })?);
-            b.push(measured(&region, &theirs, || hops.iter().map(Nginx::cpu).sum::<anyhow::Result<Duration>>())?);
-            println!(
-                "{size} run {run} of {RUNS}: gateways {:.0}/s, nginx {:.0}/s",
-                a.last().map_or(0.0, |run| run.rate),
-                b.last().map_or(0.0, |run| run.rate)
-            );
+            })?;
+            let peer = measured(&region, &theirs, || hops.iter().map(Nginx::cpu).sum::<anyhow::Result<Duration>>())?;
+            println!("{size} run {run} of {RUNS}: gateways {:.0}/s, nginx {:.0}/s {before}", own.rate, peer.rate);
+            pairs.push(calibration::Run { value: own.rate / peer.rate, before });
+            a.push(own);
+            b.push(peer);
         }
-        note(sheet, size, &a, &b)?;
+        hops.iter().try_for_each(Nginx::held_in_memory)?;
+        note(sheet, size, &a, &b, &pairs)?;
     }
     drop((app, hops));
     region.cluster().kubectl(&["delete", "namespace", "bench-consumer", "bench-provider", "--wait=false"])?;
     Ok(())
 }
 
-fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run]) -> anyhow::Result<()> {
+/// `pairs` are the ratios of the single runs. All of them are judged, however slow the machine was: both sides had the same one.
+fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run], pairs: &[calibration::Run]) -> anyhow::Result<()> {
     let middle = |runs: &[Run], of: fn(&Run) -> f64| {
         median(&runs.iter().map(of).collect::<Vec<_>>()).context("there are no runs")
     };
@@ -92,7 +96,7 @@ fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run]) -> anyhow::
     let details = json!({
         "peer": "two nginx hops with mutual TLS", "peer_value": peer, "own_value": rate,
         "runs": all(ours, |run| run.rate), "peer_runs": all(theirs, |run| run.rate), "value_unit": "exchanges/s",
-        "connections": CONNECTIONS, "seconds": SECONDS,
+        "pairs": calibration::told(pairs), "connections": CONNECTIONS, "seconds": SECONDS,
     });
     sheet.note(&format!("pair_ratio_{size}"), rate / peer, details)?;
     for (metric, of) in
@@ -217,7 +221,7 @@ fn federate(layout: &Layout, region: &Region, node: &str) -> anyhow::Result<()> 
              ---\napiVersion: saatkond.io/v1alpha1\nkind: Member\nmetadata: {{name: m, namespace: {namespace}}}\n\
              spec: {{trustAnchorRef: {{name: ee}}, memberClass: GOV, memberCode: '{code}', subsystems: [{{code: {subsystem}, connectionType: HTTP{services}}}]}}\n\
              ---\napiVersion: saatkond.io/v1alpha1\nkind: SecurityServer\nmetadata: {{name: ss1, namespace: {namespace}}}\n\
-             spec: {{memberRef: {{name: m}}, serverCode: ss1, replicas: 1, resources: {{limits: {{memory: 1Gi}}}}}}\n",
+             spec: {{memberRef: {{name: m}}, serverCode: ss1, replicas: 1}}\n",
             install::NAMESPACE
         );
     }
@@ -254,7 +258,10 @@ fn gateway_process(cluster: &Cluster, namespace: &str) -> anyhow::Result<u32> {
 
 /// An nginx in the region's network. Dropping it ends it.
 #[derive(Debug)]
-struct Nginx(Child);
+struct Nginx {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Nginx {
     fn start(region: &Region, folder: &Path, name: &str, configuration: &str, port: u16) -> anyhow::Result<Self> {
@@ -274,11 +281,11 @@ impl Nginx {
                 .stdin(Stdio::null())
                 .spawn()
         })?;
-        let nginx = Self(spawned.context("failed to start nginx")?);
+        let nginx = Self { child: spawned.context("failed to start nginx")?, log };
         wait::until(
             &format!("nginx {name} listens"),
             Duration::from_secs(10),
-            || fs::read_to_string(&log).unwrap_or_default(),
+            || fs::read_to_string(&nginx.log).unwrap_or_default(),
             || Ok(region.inside_network(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?.then_some(())),
         )?;
         Ok(nginx)
@@ -286,27 +293,43 @@ impl Nginx {
 
     /// CPU time of the master and its workers.
     fn cpu(&self) -> anyhow::Result<Duration> {
-        let master = self.0.id();
+        let master = self.child.id();
         let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).context("nginx is gone")?;
         let workers = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         workers.chain([master]).map(proc::cpu).sum()
     }
+
+    /// Fails if a message went by way of a file: the gateways would be compared with a disk.
+    fn held_in_memory(&self) -> anyhow::Result<()> {
+        let said = fs::read_to_string(&self.log).with_context(|| format!("failed to read {}", self.log.display()))?;
+        match spilled(&said) {
+            None => Ok(()),
+            Some(line) => bail!("nginx wrote a message to a file: {line}"),
+        }
+    }
+}
+
+/// The first line of nginx's log that tells of a message in a file.
+fn spilled(log: &str) -> Option<&str> {
+    log.lines().find(|line| line.contains("buffered to a temporary file"))
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
         // QUIT would wait for connections; TERM lets the master end its workers, a kill of the master would not.
-        let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
     }
 }
 
-/// What all three have in common: no files outside of their folder, no logs, connections that stay.
+/// What all three have in common: no files outside of their folder, no log of requests, connections that stay. `-e` alone would log
+/// errors and no warnings.
 fn base(folder: &Path, name: &str, http: &str) -> String {
     let place = folder.join(name);
     let place = place.display();
     format!(
-        "daemon off;\nworker_processes auto;\npid {place}/pid;\nuser root;\nevents {{ worker_connections 1024; }}\n\
+        "daemon off;\nworker_processes auto;\npid {place}/pid;\nuser root;\nerror_log {place}/error.log warn;\n\
+         events {{ worker_connections 1024; }}\n\
          http {{\n  access_log off;\n  sendfile on;\n  keepalive_requests 1000000;\n\
          client_body_temp_path {place}/b;\n  proxy_temp_path {place}/p;\n  fastcgi_temp_path {place}/f;\n\
          uwsgi_temp_path {place}/u;\n  scgi_temp_path {place}/s;\n{http}\n}}\n"
@@ -337,12 +360,17 @@ fn tls_paths(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
     ["ca.crt", "ca.key", "leaf.crt", "leaf.key"].into_iter().map(|name| (name, folder.join(name))).collect()
 }
 
+/// What both hops have in common: connections that stay, and memory for the largest answer beside its head, with no file to fall back
+/// on. What is on its way to the client may be all of it.
+const HOP: &str = "proxy_http_version 1.1; proxy_set_header Connection ''; proxy_max_temp_file_size 0; \
+                   proxy_buffer_size 16k; proxy_buffers 80 16k; proxy_busy_buffers_size 1m;";
+
 fn back_configuration(folder: &Path) -> String {
     let tls = tls_paths(folder);
     let server = format!(
         "  upstream app {{ server 127.0.0.1:{APP_PORT}; keepalive 64; }}\n\
          server {{ listen 127.0.0.1:{BACK_PORT} ssl; ssl_protocols TLSv1.3; ssl_certificate {leaf}; ssl_certificate_key {key}; \
-         ssl_client_certificate {ca}; ssl_verify_client on; proxy_http_version 1.1; proxy_set_header Connection ''; \
+         ssl_client_certificate {ca}; ssl_verify_client on; {HOP} \
          location / {{ proxy_pass http://app; }} }}",
         leaf = tls["leaf.crt"].display(),
         key = tls["leaf.key"].display(),
@@ -355,7 +383,7 @@ fn front_configuration(folder: &Path) -> String {
     let tls = tls_paths(folder);
     let server = format!(
         "  upstream back {{ server 127.0.0.1:{BACK_PORT}; keepalive 64; }}\n\
-         server {{ listen 127.0.0.1:{FRONT_PORT}; proxy_http_version 1.1; proxy_set_header Connection ''; \
+         server {{ listen 127.0.0.1:{FRONT_PORT}; {HOP} \
          proxy_ssl_protocols TLSv1.3; proxy_ssl_certificate {leaf}; proxy_ssl_certificate_key {key}; \
          proxy_ssl_trusted_certificate {ca}; proxy_ssl_verify on; proxy_ssl_name hop; \
          location / {{ proxy_pass https://back; }} }}",
@@ -418,6 +446,15 @@ mod tests {
     fn a_report_is_read() {
         let run = parse_wrk(REPORT).unwrap();
         assert_eq!((run.rate, run.p50, run.p99, run.requests), (1234.5, 0.85, 1500.0, 12345.0));
+    }
+
+    #[test]
+    fn a_message_in_a_file_is_seen() {
+        let line = "2026/11/22 10:00:00 [warn] 7#7: *3 an upstream response is buffered to a temporary file /p/1/00/0000000001 while \
+                    reading upstream, client: 127.0.0.1, server: , request: \"GET /1m HTTP/1.1\"";
+        let start = "2026/11/22 10:00:00 [warn] 7#7: something else\n";
+        assert_eq!(spilled(&format!("{start}{line}\n")), Some(line));
+        assert_eq!(spilled(start), None);
     }
 
     #[test]
