@@ -356,11 +356,20 @@ fn each_switch_does_what_it_says() {
         ("CustomResourceDefinition", vec![], 3),
         ("CustomResourceDefinition", vec!["--set", "crds.install=false"], 0),
         ("ValidatingAdmissionPolicy", vec![], 3),
-        ("ValidatingAdmissionPolicy", vec!["--set", "admissionPolicy.install=false"], 0),
-        ("ValidatingAdmissionPolicyBinding", vec!["--set", "admissionPolicy.install=false"], 0),
+        ("ValidatingAdmissionPolicyBinding", vec![], 3),
     ] {
         assert_eq!(count(&arguments, kind), expected, "{kind} with {arguments:?}");
     }
+    // Who brings one policy must not lose the two others: the link could then write the registered keys of servers.
+    let brought = objects(&["--set", "admissionPolicy.install=false"]);
+    for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+        let left: BTreeSet<_> =
+            of_kind(&brought, kind).into_iter().map(|policy| text(policy, "/metadata/name")).collect();
+        assert_eq!(left, BTreeSet::from(["saatkond-link-receipts", "saatkond-member-namespace-bindings"]), "{kind}");
+    }
+    named(&brought, "ClusterRole", "saatkond-admitter");
+    let without = objects(&["--set", "admissionPolicy.admitterRole=false"]);
+    assert!(!without.iter().any(|object| text(object, "/metadata/name") == "saatkond-admitter"));
     let keep = "/metadata/annotations/helm.sh~1resource-policy";
     let kept = |arguments: &[&str]| {
         of_kind(&objects(arguments), "CustomResourceDefinition").iter().filter(|crd| text(crd, keep) == "keep").count()
