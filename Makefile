@@ -9,8 +9,9 @@ MAKEFLAGS += --no-print-directory
 
 STAGE := hack/stage.sh
 # Always the whole workspace's features: building crates one by one would build their dependencies once for each.
-# Not so what ships: it is built by itself, or it would carry what only tests and generators ask of its dependencies.
 BUILD := cargo build --workspace
+# Not so what ships: it is built by itself, or it would carry what only tests and generators ask of its dependencies.
+SHIPPED := cargo build --release -p saatkond -p saatkond-person-register -p saatkond-plugin
 TOOLS := $(CURDIR)/target/tools/bin
 # Where cargo puts binaries: .cargo/config.toml names the target, so that static linking spares build scripts.
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -30,7 +31,7 @@ tools-api: ## Install the API-server tier of the testbed (Go; no root)
 	@$(STAGE) "tools: API server" testbed/install.sh api
 
 .PHONY: tools
-tools: ## Install all that the testbed runs: Kubernetes, containerd, PostgreSQL image, ... (root)
+tools: ## Install all that the testbed runs: Kubernetes, containerd, PostgreSQL image, ... (root, see CONTRIBUTING.md)
 	@$(STAGE) "tools: regions" testbed/install.sh regions
 
 .PHONY: build
@@ -43,7 +44,7 @@ testbed:
 
 .PHONY: image
 image: testbed ## Build the images from static release binaries, print their size
-	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-person-register
+	@$(STAGE) "build: release binaries" $(SHIPPED)
 	@$(STAGE) "image: saatkond" hack/image.sh $(TESTBED) $(RELEASE)/saatkond saatkond:dev target/images/saatkond.tar 20
 	@$(STAGE) "image: person register" hack/image.sh $(TESTBED) $(RELEASE)/person-register saatkond-person-register:dev \
 		target/images/person-register.tar
@@ -55,9 +56,9 @@ generate: ## Write what is generated: CRDs, the chart's CRDs, the field referenc
 
 .PHONY: plugin
 plugin: ## Build kubectl-saatkond and link it into target/tools/bin: have that in your PATH
-	@$(STAGE) "build: plugin" $(BUILD) --quiet --bin kubectl-saatkond
+	@$(STAGE) "build: plugin" $(SHIPPED) --bin kubectl-saatkond
 	@mkdir -p "$(TOOLS)"
-	@ln -sf "$(CURDIR)/$(DEBUG)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
+	@ln -sf "$(CURDIR)/$(RELEASE)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
 
 ##@ Test
 
@@ -79,13 +80,17 @@ crash: tools-api testbed ## Crash plans beyond those of `make test`, 25 min: pai
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
-	@$(STAGE) "build: release binaries" cargo build --release -p saatkond -p saatkond-person-register
+	@$(STAGE) "build: release binaries" $(SHIPPED)
 	@$(STAGE) "build: bench" cargo build --release -p saatkond-e2e --bin bench
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
 
 .PHONY: name-given
 name-given:
 	@if [ -z "$(NAME)" ]; then echo "say which: make bench NAME=federation-size, gateway-pair or footprint" >&2; exit 2; fi
+
+.PHONY: alone
+alone: ## Check each crate by itself, minutes: nearly all dependencies are checked anew for each one's features
+	@$(STAGE) "each crate alone" hack/alone.sh
 
 .PHONY: deny
 deny: ## Licences, advisories and sources of all dependencies (installs cargo-deny into target/tools)
@@ -105,6 +110,9 @@ regions-down: testbed ## Stop them and remove all that they made
 	@$(STAGE) "regions-down" $(TESTBED) down
 
 .PHONY: demo
-demo: tools image plugin ## A federation that exchanges data, step by step; leaves the region running
-	@$(STAGE) "build: demo" $(BUILD) --quiet --bin demo
+demo: ## A federation that exchanges data, step by step; leaves the region running
+	@# Side by side: what Go leaves idle while it fetches and links, Rust uses.
+	$(MAKE) --jobs=2 tools image
+	$(MAKE) plugin
+	$(STAGE) "build: demo" $(BUILD) --quiet --bin demo
 	@$(STAGE) "demo" $(DEBUG)/demo

@@ -6,12 +6,16 @@
 #   testbed/install.sh all       also what only benchmarks and later suites run: KWOK, the timestamp server
 #   testbed/install.sh list      what is installed, and where
 #
+# With SAATKOND_REGION_KUBECONFIGS=home=/path,lux=/path, level regions is what it takes to use these clusters, which exist
+# already: no root, no Debian packages.
+#
 # Everything but Debian packages goes to ${SAATKOND_CACHE:-${XDG_CACHE_HOME:-~/.cache}/saatkond}/tools, one
 # folder per tool named by a hash of all that went into it, so a fresh clone on the same machine finds it
 # there. target/tools/bin holds links into that folder; target/tools/images likewise.
 set -euo pipefail
 
-readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 COREDNS=v1.15.0 HELM=v4.3.1 KWOK=v0.8.0 TIMESTAMP=v2.1.2
+# CoreDNS and Helm: see addons/go.mod.
+readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 KWOK=v0.8.0 TIMESTAMP=v2.1.2
 readonly KUBERNETES=v1.36.3   # must agree with go/go.mod; checked below
 readonly POSTGRES_SUITE=trixie POSTGRES_PACKAGE=postgresql-17,curl # curl: pods of this image play information systems that call
 
@@ -19,7 +23,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/.." && pwd)
 cache=${SAATKOND_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/saatkond}/tools
 links=$root/target/tools
+existing=${SAATKOND_REGION_KUBECONFIGS:-}
+readonly INSTEAD="or use clusters that exist already: SAATKOND_REGION_KUBECONFIGS=home=/path,lux=/path"
 began=$SECONDS
+
+# The compiler collects its garbage seldom: a fifth less work where memory is no question, and it stays under a bound.
+export GOGC=800 GOMEMLIMIT=4GiB
 
 say() { printf 'testbed: [%3ds] %s\n' $((SECONDS - began)) "$*"; }
 die() { printf 'testbed: %s\n' "$*" >&2; exit 1; }
@@ -106,8 +115,8 @@ install_packages() {
     missing+=("${entry%%:*}")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null || die "missing and no apt-get to install them with: ${missing[*]}"
-  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]}. Run as root, or: apt-get install ${missing[*]}"
+  command -v apt-get >/dev/null || die "missing and no apt-get to install them with: ${missing[*]}; $INSTEAD"
+  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]}. Run as root, or: apt-get install ${missing[*]}; $INSTEAD"
   mkdir -p "$cache"
   exec 9>"$cache/apt.lock"
   flock 9
@@ -129,22 +138,24 @@ install_packages() {
   say "Debian packages: installed in $((SECONDS - started)) s"
 }
 
-# go_install MODULE@VERSION [static]: builders differ in nothing else.
+# go_install FOLDER CGO TAGS PACKAGE@VERSION...: of one module.
 go_install() {
-  local out=$1 what=$2
+  local out=$1 cgo=$2 tags=$3
+  shift 3
   # A module of its own would pick up this repository's go.mod; installing by version must not.
-  (cd / && GOBIN=$out CGO_ENABLED=${3:-0} GOFLAGS="-buildvcs=false" nice -n 5 go install -trimpath -ldflags "-s -w ${4:-}" ${5:+-tags "$5"} "$what")
+  (cd / && GOBIN=$out CGO_ENABLED=$cgo GOFLAGS="-buildvcs=false" nice -n 5 go install -trimpath -ldflags "-s -w" -tags "$tags" "$@")
 }
 build_containerd() {
-  go_install "$1" github.com/containerd/containerd/v2/cmd/containerd@$CONTAINERD 0 "" no_btrfs,no_zfs,no_devmapper
-  go_install "$1" github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$CONTAINERD
-  go_install "$1" github.com/containerd/containerd/v2/cmd/ctr@$CONTAINERD
+  local commands=github.com/containerd/containerd/v2/cmd
+  go_install "$1" 0 no_btrfs,no_zfs,no_devmapper $commands/containerd@$CONTAINERD \
+    $commands/containerd-shim-runc-v2@$CONTAINERD $commands/ctr@$CONTAINERD
 }
-build_runc() { go_install "$1" github.com/opencontainers/runc@$RUNC 1 "" seccomp; }
-build_coredns() { go_install "$1" github.com/coredns/coredns@$COREDNS; }
-build_helm() { go_install "$1" helm.sh/helm/v4/cmd/helm@$HELM; }
-build_kwok() { go_install "$1" sigs.k8s.io/kwok/cmd/kwok@$KWOK; }
-build_timestamp() { go_install "$1" github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server@$TIMESTAMP; }
+build_runc() { go_install "$1" 1 seccomp github.com/opencontainers/runc@$RUNC; }
+build_addons() {
+  (cd "$here/addons" && CGO_ENABLED=0 nice -n 5 go build -trimpath -ldflags "-s -w" -o "$1/" ./coredns ./helm)
+}
+build_kwok() { go_install "$1" 0 "" sigs.k8s.io/kwok/cmd/kwok@$KWOK; }
+build_timestamp() { go_install "$1" 0 "" github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server@$TIMESTAMP; }
 
 # docker_archive LAYER.tar NAME:TAG CONFIG_JSON OUT.tar: one layer, no time stamps, the same bytes each time.
 docker_archive() {
@@ -194,22 +205,30 @@ build_image_postgres() {
     '{"Env":["PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["postgres"]}' "$1/postgres.tar"
 }
 
+# What cannot be had is said before the compilers run.
+prepare_regions() {
+  local system
+  system=$(uname -s)
+  [ "$system" = Linux ] || die "regions and images need Linux, and this is $system: take a virtual machine with Linux, and there start regions as root $INSTEAD"
+  if [ -z "$existing" ]; then install_packages; fi
+}
+
 install_regions() {
-  [ "$(uname -s)" = Linux ] || die "regions need Linux; on other systems name existing clusters with SAATKOND_REGION_KUBECONFIGS=home=/path,lux=/path"
-  install_packages
   local name
+  tool addons "$go_version $(cat "$here"/addons/go.{mod,sum} "$here"/addons/*/main.go; declare -f build_addons)" build_addons
+  for name in coredns helm; do link bin $name "$built/$name"; done
+  if [ -n "$existing" ]; then
+    say "SAATKOND_REGION_KUBECONFIGS is set, so no region is started here. Left out: containerd, runc, the testbed's images, Debian packages"
+    return 0
+  fi
   tool runc "$RUNC $go_version $(declare -f build_runc go_install)" build_runc
   link bin runc "$built/runc"
   tool containerd "$CONTAINERD $go_version $(declare -f build_containerd go_install)" build_containerd
   for name in containerd containerd-shim-runc-v2 ctr; do link bin $name "$built/$name"; done
   tool pause "$(cat "$here/pause.c"; declare -f build_image_pause docker_archive reproducible_tar)" build_image_pause
   link images pause.tar "$built/pause.tar"
-  tool coredns "$COREDNS $go_version $(declare -f build_coredns go_install)" build_coredns
-  link bin coredns "$built/coredns"
-  tool coredns-image "$built $(declare -f build_image_coredns docker_archive reproducible_tar)" build_image_coredns
+  tool coredns-image "$(readlink "$links/bin/coredns") $(declare -f build_image_coredns docker_archive reproducible_tar)" build_image_coredns
   link images coredns.tar "$built/coredns.tar"
-  tool helm "$HELM $go_version $(declare -f build_helm go_install)" build_helm
-  link bin helm "$built/helm"
   tool postgres "$POSTGRES_SUITE $POSTGRES_PACKAGE $(declare -f build_image_postgres docker_archive reproducible_tar)" build_image_postgres
   link images postgres.tar "$built/postgres.tar"
 }
@@ -225,8 +244,8 @@ install_extras() {
 main() {
   case ${1:-} in
     api) install_api; say "api tools are ready in $links/bin" ;;
-    regions) install_api; install_regions; say "tools for regions are ready in $links/bin" ;;
-    all) install_api; install_regions; install_extras; say "all tools are ready in $links/bin" ;;
+    regions) prepare_regions; install_api; install_regions; say "tools for regions are ready in $links/bin" ;;
+    all) prepare_regions; install_api; install_regions; install_extras; say "all tools are ready in $links/bin" ;;
     list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;
     *) die "usage: $0 api | regions | all | list" ;;
   esac

@@ -7,6 +7,7 @@ use saatkond_testbed::{Cluster, Layout, wait};
 use serde_json::Value;
 
 use crate::answer::Answer;
+use crate::install;
 
 /// How long a federation of this size may take, images loaded. Far above what it takes: a build may have both cores.
 pub const READY_BOUND: Duration = Duration::from_mins(4);
@@ -91,7 +92,8 @@ pub fn until_ready(cluster: &Cluster, mut tell: impl FnMut(&str, usize, usize)) 
             }
             Ok((!objects.is_empty() && objects.iter().all(|(_, ready)| *ready)).then_some(()))
         },
-    )?;
+    )
+    .map_err(|error| install::with_missing_images(cluster, error.into()))?;
     Ok(began.elapsed())
 }
 
@@ -106,7 +108,8 @@ pub fn until_apps_ready(cluster: &Cluster) -> anyhow::Result<()> {
     ] {
         cluster
             .kubectl(&["-n", namespace, "rollout", "status", what, "--timeout=240s"])
-            .with_context(|| format!("{what} in {namespace} does not become ready"))?;
+            .with_context(|| format!("{what} in {namespace} does not become ready"))
+            .map_err(|error| install::with_missing_images(cluster, error))?;
     }
     Ok(())
 }
@@ -171,6 +174,36 @@ pub fn calls_in_a_row(cluster: &Cluster, caller: Caller, path: &str, count: usiz
         }
     }
     (served, first)
+}
+
+/// Calls `count` times over one connection, each once; what was said of those that were not answered with 200.
+pub fn failures(cluster: &Cluster, caller: Caller, path: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let header = format!("X-Road-Client: {}", caller.client);
+    // What follows the # stays with curl, which makes a call of each number.
+    let url = format!("http://{}{path}#[1-{count}]", caller.server);
+    let pod = format!("deployment/{}", caller.app);
+    let each = "\n%{response_code} %header{x-road-error} %{errormsg} %{time_total} s\n";
+    let curl = [
+        "curl",
+        "--silent",
+        "--max-time",
+        "20",
+        "--header",
+        &header,
+        "--output",
+        "/dev/null",
+        "--write-out",
+        each,
+        &url,
+    ];
+    let command = ["-n", caller.namespace, "exec", &pod, "--", "sh", "-c", r#""$@" || true"#, "calls"];
+    let said = cluster.kubectl(&[&command[..], &curl].concat())?;
+    let (served, failed): (Vec<&str>, Vec<&str>) =
+        said.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with("200 "));
+    if served.len() + failed.len() != count {
+        anyhow::bail!("{} of {count} calls were reported:\n{said}", served.len() + failed.len());
+    }
+    Ok(failed.into_iter().map(|line| format!("{}: {line}", caller.client)).collect())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ mod rights;
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use kube::api::{Api, Patch, PatchParams};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use saatkond_api::SecurityServer;
-use saatkond_operator::client::{Hooks, connect};
+use saatkond_operator::client::{Call, Fault, Hooks, Verdict, connect};
 use saatkond_operator::clock::SystemClock;
 use saatkond_operator::health::Readiness;
 use saatkond_operator::link::Link;
@@ -34,6 +35,7 @@ use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAn
 use serde_json::{Value, json};
 use support::{Bed, bed, until};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 const POD: &str = "0a0b0c0d-0000-4000-8000-000000000001";
@@ -81,7 +83,13 @@ struct Running {
 /// The link of trust anchor `anchor`, with its own ServiceAccount.
 async fn link(bed: &Bed, anchor: &str) -> Running {
     let authority = authority();
-    let own = issue(&authority, Usage::Link, "saatkond://LINK/link?use=link", &[server_name(anchor)]);
+    let folder = own_leaf(&authority, anchor);
+    start(bed, authority, folder, None).await
+}
+
+/// A folder as the Secret of the link's leaves is mounted.
+fn own_leaf(authority: &Authority, anchor: &str) -> tempfile::TempDir {
+    let own = issue(authority, Usage::Link, "saatkond://LINK/link?use=link", &[server_name(anchor)]);
     let folder = tempfile::tempdir().unwrap();
     let credential = Credential {
         issue_number: 0,
@@ -90,15 +98,15 @@ async fn link(bed: &Bed, anchor: &str) -> Running {
         key: SecretText::new(own.key.to_pkcs8_pem().to_string()),
     };
     std::fs::write(folder.path().join(format!("{anchor}.json")), serde_json::to_vec(&credential).unwrap()).unwrap();
-    start(bed, authority, folder).await
+    folder
 }
 
-/// A link that finds its leaves in this folder.
-async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir) -> Running {
+/// A link that finds its leaves in this folder. With a fault of the test's, its calls are not recorded.
+async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir, fault: Option<Arc<dyn Fault>>) -> Running {
     let metrics = Arc::new(Metrics::new());
     let config = bed.account("saatkond-link").await;
     let calls = rights::Recorder::new();
-    let hooks = Hooks { fence: None, fault: Some(calls.clone()) };
+    let hooks = Hooks { fence: None, fault: fault.or_else(|| Some(calls.clone())) };
     let client = connect(config, metrics.api_requests.clone(), hooks).unwrap();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -414,7 +422,7 @@ async fn without_a_leaf_it_is_ready_until_there_is_something_to_serve() {
         bed.kubectl(&["delete", "configmaps", "--namespace", support::SYSTEM, &selector]);
     };
     forget();
-    let link = start(bed, authority(), tempfile::tempdir().unwrap()).await;
+    let link = start(bed, authority(), tempfile::tempdir().unwrap(), None).await;
     bed.apply(&documents("lkc", 1));
     until("it misses its leaf", Duration::from_secs(10), || async {
         let list = link.readiness.list();
@@ -470,4 +478,75 @@ async fn of_a_servers_status_it_may_change_the_receipts_alone() {
         "bundleHash": "00", "leafIssueNumber": 1, "leafSerial": "0a", "highestFormat": 1,
     }]);
     patch(json!({"processes": receipt})).await.unwrap();
+}
+
+/// What befalls the next write of a receipt, and how many there were.
+#[derive(Default)]
+struct Cut {
+    next: Mutex<Option<Verdict>>,
+    writes: AtomicUsize,
+    died: Notify,
+}
+
+impl Fault for Cut {
+    fn judge(&self, call: &Call) -> Verdict {
+        if !call.is_write() {
+            return Verdict::Pass;
+        }
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.next.lock().unwrap().take().unwrap_or(Verdict::Pass)
+    }
+
+    fn died(&self) {
+        self.died.notify_one();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_whose_write_is_cut_is_stored_once_and_the_next_poll_is_answered() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let authority = authority();
+    let leaf = issue(&authority, Usage::Authentication, "saatkond://LINK/GOV/1/ss1?use=authentication&issue=1", &[]);
+    bed.apply(&documents("lke", 9));
+    register(bed, &admin, "lke", &leaf.key).await;
+    let folder = own_leaf(&authority, "lke");
+    let cut = Arc::new(Cut::default());
+    // The key was registered before: a link that is ready knows it.
+    let mut link = start(bed, authority, folder, Some(cut.clone())).await;
+    for (version, verdict, carried_out) in [
+        (1, Verdict::LoseAnswer, true),
+        (2, Verdict::Answer(500), false),
+        (3, Verdict::DieAfter, true),
+        (4, Verdict::DieBefore, false),
+    ] {
+        let (standing, wanted) = (receipts(&admin, "lke").await, vec![(1, version)]);
+        let mut sender = dial(&link, "lke", &leaf).await;
+        *cut.next.lock().unwrap() = Some(verdict);
+        if matches!(verdict, Verdict::DieAfter | Verdict::DieBefore) {
+            let asked = tokio::spawn(async move { ask(&mut sender, &poll(Some(version), version, 0)).await });
+            tokio::time::timeout(Duration::from_secs(10), cut.died.notified()).await.unwrap();
+            assert!(!asked.is_finished(), "{verdict:?}: it was answered before anything was known to be stored");
+            asked.abort();
+            let Running { authority, _folder: folder, task, .. } = link;
+            task.abort();
+            let _ = task.await;
+            link = start(bed, authority, folder, Some(cut.clone())).await;
+        } else {
+            let (status, refusal) = ask(&mut sender, &poll(Some(version), version, 0)).await;
+            assert_eq!((status, refusal["reason"].as_str()), (503, Some("Unavailable")), "{verdict:?}");
+        }
+        let expected = if carried_out { &wanted } else { &standing };
+        assert_eq!(receipts(&admin, "lke").await, *expected, "{verdict:?}");
+        // The process states the same once more, as it does until it is answered.
+        let (status, answer) = ask(&mut dial(&link, "lke", &leaf).await, &poll(Some(version), version, 0)).await;
+        assert_eq!((status, answer["instanceVersion"].as_u64()), (200, Some(9)), "{verdict:?}: {answer}");
+        assert_eq!(receipts(&admin, "lke").await, wanted, "{verdict:?}");
+        let writes = if carried_out { 1 } else { 2 };
+        assert_eq!(cut.writes.swap(0, Ordering::SeqCst), writes, "{verdict:?}: what stands is not written again");
+    }
+    link.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(15), link.task).await.unwrap().unwrap();
+    support::remove(&admin, "lke").await;
 }

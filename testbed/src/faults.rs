@@ -13,8 +13,12 @@ use crate::{
     layout::{lock_file, read_json, tail, write_json},
     preflight,
     process::{ProcessId, become_program, run, run_with_input, start_detached},
+    region::external,
     wait,
 };
+
+/// What is refused between clusters that are not ours.
+const FAULTS: &str = "partitions, loss and delay";
 
 /// Which packets between `a` and `b`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,7 @@ impl Faults {
 
     /// Each packet takes this much longer, each way, so a round trip takes twice as much. Zero ends it.
     pub fn delay(&self, a: &str, b: &str, one_way: Duration) -> Result<()> {
+        external::none_for(FAULTS)?;
         preflight::tun()?;
         for name in [a, b] {
             Region::open(&self.layout, name)?.init()?;
@@ -97,6 +102,7 @@ impl Faults {
     }
 
     fn change(&self, change: impl FnOnce(&mut Wanted)) -> Result<()> {
+        external::none_for(FAULTS)?;
         let lock = lock_file(&self.layout.regions().join(".faults.lock"))?;
         lock.lock().doing(|| "lock the faults".to_owned())?;
         let path = self.layout.regions().join("faults.json");

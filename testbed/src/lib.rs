@@ -26,4 +26,4 @@ pub use layout::Layout;
 pub use leftovers::Leftovers;
 pub use preflight::{ALTERNATIVE, preflight};
 pub use process::{ProcessId, tied};
-pub use region::{DEFAULT_REGIONS, Region, run_init, run_keeper};
+pub use region::{DEFAULT_REGIONS, KUBECONFIGS, LOADING, Region, run_init, run_keeper};

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use saatkond_testbed::{
-    ApiServer, ApiServerOptions, DEFAULT_REGIONS, Direction, Faults, Layout, Region, api_down,
+    ApiServer, ApiServerOptions, DEFAULT_REGIONS, Direction, Faults, KUBECONFIGS, Layout, Region, api_down,
     image::{self, ImageSpec},
 };
 
@@ -26,7 +26,8 @@ struct Cli {
 enum Verb {
     /// Says whether regions can run on this machine, and what is missing
     Preflight,
-    /// Starts regions (home, lux and fin unless named) and waits until they are ready
+    /// Starts regions (home, lux and fin unless named) and waits until they are ready; with SAATKOND_REGION_KUBECONFIGS
+    /// set, looks whether the clusters that it names answer
     Up { regions: Vec<String> },
     /// Ends regions and removes everything they made; all, and the API servers, unless named
     Down { regions: Vec<String> },
@@ -156,30 +157,20 @@ fn run(command: Verb) -> anyhow::Result<()> {
     let layout = Layout::find();
     let started = Instant::now();
     match command {
-        Verb::Preflight => {
-            saatkond_testbed::preflight(&layout)?;
-            println!("regions can run on this machine");
-        }
+        Verb::Preflight => run_preflight(&layout)?,
         Verb::Up { regions } => {
-            let names: Vec<&str> = if regions.is_empty() {
-                DEFAULT_REGIONS.to_vec()
-            } else {
-                regions.iter().map(String::as_str).collect()
-            };
+            let usual = || DEFAULT_REGIONS.map(str::to_owned).to_vec();
+            let names = if regions.is_empty() { Region::external()?.unwrap_or_else(usual) } else { regions };
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
             for region in Region::up_all(&names)? {
                 println!("{}\t{}", region.name(), layout.regions().join(region.name()).join("kubeconfig").display());
             }
             eprintln!("testbed: {} regions ready in {:.1} s", names.len(), started.elapsed().as_secs_f64());
         }
-        Verb::Down { regions } if regions.is_empty() => {
-            Region::down_all(&layout)?;
-            api_down(&layout)?;
-            eprintln!("testbed: all is down in {:.1} s", started.elapsed().as_secs_f64());
-        }
-        Verb::Down { regions } => regions.iter().try_for_each(|name| Region::down(name))?,
+        Verb::Down { regions } => run_down(&layout, &regions)?,
         Verb::Status => {
             for region in Region::list(&layout)? {
-                let address = region.address().map_or_else(|_| "external".to_owned(), |address| address.to_string());
+                let address = if region.is_external() { "external".to_owned() } else { region.address()?.to_string() };
                 println!("{}\t{address}\t{}", region.name(), region.kubeconfig().display());
             }
         }
@@ -214,6 +205,37 @@ fn run(command: Verb) -> anyhow::Result<()> {
             println!("{}", saatkond_testbed::probe::fetch(&address)?);
         }
         Verb::Tied { parent, program, arguments } => saatkond_testbed::tied(parent, &program, &arguments)?,
+    }
+    Ok(())
+}
+
+fn run_preflight(layout: &Layout) -> anyhow::Result<()> {
+    if Region::external()?.is_none() {
+        saatkond_testbed::preflight(layout)?;
+        println!("regions can run on this machine");
+        return Ok(());
+    }
+    for region in Region::list(layout)? {
+        println!("{} answers: {}", region.name(), region.kubeconfig().display());
+    }
+    println!("no region is started here, as {KUBECONFIGS} is set");
+    Ok(())
+}
+
+fn run_down(layout: &Layout, regions: &[String]) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if regions.is_empty() {
+        Region::down_all(layout)?;
+        api_down(layout)?;
+    } else {
+        regions.iter().try_for_each(|name| Region::down_in(layout, name))?;
+    }
+    // Who calls this expects regions to be gone.
+    if let Some(names) = Region::external()? {
+        let names = names.join(", ");
+        eprintln!("testbed: {KUBECONFIGS} is set. Left as they are: {names}, and regions of this checkout");
+    } else if regions.is_empty() {
+        eprintln!("testbed: all is down in {:.1} s", started.elapsed().as_secs_f64());
     }
     Ok(())
 }

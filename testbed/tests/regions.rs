@@ -1,7 +1,8 @@
 //! Regions: what works in one, what can be broken between two, and that nothing is left of them.
 //!
 //! All in a checkout of its own (a folder with the installed tools), so that regions somebody works with are not
-//! touched, and in one test each after the other, so that counting means something.
+//! touched, and in one test each after the other, so that counting means something. Where other clusters stand in for
+//! regions, these tests say that they did not run: what they start, count and break are regions of the testbed's own.
 
 #![expect(clippy::panic, reason = "helpers of tests fail like tests")]
 
@@ -15,7 +16,7 @@ use std::{
 };
 
 use saatkond_testbed::{
-    Direction, Faults, Layout, Leftovers, Region,
+    ApiServer, ApiServerOptions, Cluster, Direction, Faults, KUBECONFIGS, Layout, Leftovers, Region,
     image::{self, ImageSpec},
     preflight, wait,
 };
@@ -36,16 +37,14 @@ impl Checkout {
             println!("NOT RUN: {test}: SAATKOND_SKIP_REGIONS=1");
             return None;
         }
-        let real = Layout::find();
-        if let Err(why) = preflight(&real) {
+        if Region::external().expect("the variable can be read").is_some() {
+            println!("NOT RUN: {test}: {KUBECONFIGS} is set");
+            return None;
+        }
+        if let Err(why) = preflight(&Layout::find()) {
             panic!("{why}\nSAATKOND_SKIP_REGIONS=1 runs the other tests.");
         }
-        // Not in /tmp only for its size: images are unpacked below it.
-        fs::create_dir_all(real.root().join("target/testbed")).expect("target can be written");
-        let folder = tempfile::tempdir_in(real.root().join("target/testbed")).expect("a folder");
-        fs::create_dir_all(folder.path().join("target")).expect("a folder");
-        std::os::unix::fs::symlink(real.root().join("target/tools"), folder.path().join("target/tools"))
-            .expect("a link");
+        let folder = folder_with_tools();
         Some(Self { layout: Layout::at(folder.path()), _folder: folder })
     }
 
@@ -65,6 +64,16 @@ impl Drop for Checkout {
         }
         Region::down_all(&self.layout).expect("everything can be taken down");
     }
+}
+
+fn folder_with_tools() -> tempfile::TempDir {
+    let real = Layout::find();
+    // Not in /tmp only for its size: images are unpacked below it.
+    fs::create_dir_all(real.root().join("target/testbed")).expect("target can be written");
+    let folder = tempfile::tempdir_in(real.root().join("target/testbed")).expect("a folder");
+    fs::create_dir_all(folder.path().join("target")).expect("a folder");
+    std::os::unix::fs::symlink(real.root().join("target/tools"), folder.path().join("target/tools")).expect("a link");
+    folder
 }
 
 fn timed<T>(what: &str, task: impl FnOnce() -> T) -> T {
@@ -365,12 +374,95 @@ fn a_machine_that_lacks_something_is_told_what() {
     }
 }
 
-#[test]
-fn clusters_that_exist_are_used_as_they_are() {
+/// What `testbed` says in a checkout where the variable has this value, and whether it did what it was asked to.
+fn testbed_with(clusters: &str, layout: &Layout, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
-    let output =
-        command.args(["up", "fin"]).env("SAATKOND_REGION_KUBECONFIGS", "home=/nowhere").output().expect("it runs");
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("\"fin\": is not in SAATKOND_REGION_KUBECONFIGS"), "{said}");
+    command.args(arguments).env("SAATKOND_ROOT", layout.root()).env(KUBECONFIGS, clusters);
+    let output = command.output().expect("it runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_cluster_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let layout = Layout::at(folder.path());
+    for (clusters, name, expected) in [
+        ("home=/nowhere", "fin", "\"fin\": is not in SAATKOND_REGION_KUBECONFIGS, which names home"),
+        ("home=/nowhere", "home", "\"home\": SAATKOND_REGION_KUBECONFIGS names /nowhere: No such file"),
+        ("home=/nowhere,lux", "home", "SAATKOND_REGION_KUBECONFIGS: \"lux\": is not NAME=/path/to/kubeconfig"),
+        ("home=config", "home", "SAATKOND_REGION_KUBECONFIGS: \"home=config\": the path does not begin with /"),
+    ] {
+        let (done, said) = testbed_with(clusters, &layout, &["up", name]);
+        assert!(!done && said.contains(expected), "{expected:?} is not in {said}");
+    }
+}
+
+#[test]
+fn a_cluster_that_exists_is_used_and_left_alone() {
+    let server = ApiServer::start(&ApiServerOptions::default()).expect("a cluster, as far as this goes");
+    let folder = folder_with_tools();
+    let layout = Layout::at(folder.path());
+    let clusters = format!("home={}", server.kubeconfig().display());
+    let testbed = |arguments: &[&str]| testbed_with(&clusters, &layout, arguments);
+    let copy = layout.regions().join("home/kubeconfig");
+
+    let does: [(&[&str], &str); 4] = [
+        (&["preflight"], "home answers"),
+        // All that the variable names, and not home, lux and fin.
+        (&["up"], "testbed: 1 regions ready"),
+        (&["status"], "home\texternal\t"),
+        (&["dump", "home"], "=== region home\na cluster that SAATKOND_REGION_KUBECONFIGS names"),
+    ];
+    for (arguments, expected) in does {
+        let (done, said) = testbed(arguments);
+        assert!(done && said.contains(expected), "{arguments:?}: {expected:?} is not in {said}");
+    }
+    assert!(
+        Cluster::new(&layout, &copy).expect("kubectl is there").ready(),
+        "its kubeconfig stands where regions have it"
+    );
+
+    let before = fs::read(&copy).expect("it can be read");
+    let refuses: [(&[&str], &str); 6] = [
+        (&["partition", "home", "lux"], "partitions, loss and delay need regions of the testbed's own"),
+        (&["loss", "home", "lux", "5"], "partitions, loss and delay need regions of the testbed's own"),
+        (&["delay", "home", "lux", "40"], "partitions, loss and delay need regions of the testbed's own"),
+        (&["heal"], "partitions, loss and delay need regions of the testbed's own"),
+        (&["image", "load", "/image.tar"], "region \"home\": is a cluster that SAATKOND_REGION_KUBECONFIGS names"),
+        (&["down", "lux"], "\"lux\": is not in SAATKOND_REGION_KUBECONFIGS"),
+    ];
+    for (arguments, expected) in refuses {
+        let (done, said) = testbed(arguments);
+        assert!(!done && said.contains(expected), "{arguments:?}: {expected:?} is not in {said}");
+    }
+    assert_eq!(fs::read(&copy).expect("it can be read"), before);
+    assert!(!layout.regions().join("faults.json").exists(), "what is refused is not remembered");
+
+    for arguments in [&["down", "home"][..], &["down"]] {
+        assert!(testbed(&["up"]).0 && copy.exists());
+        let (done, said) = testbed(arguments);
+        assert!(done && said.contains("Left as they are: home, and regions of this checkout"), "{said}");
+        assert!(!copy.exists(), "the copy goes");
+        assert!(server.cluster().ready(), "the cluster stays");
+    }
+}
+
+#[test]
+fn a_region_of_ours_does_not_lose_its_name_to_another_cluster() {
+    let folder = folder_with_tools();
+    let layout = Layout::at(folder.path());
+    let home = layout.regions().join("home");
+    fs::create_dir_all(&home).expect("a folder");
+    fs::write(home.join("region.json"), "{}").expect("it can be written");
+    fs::write(home.join("kubeconfig"), "ours").expect("it can be written");
+    let other = folder.path().join("other");
+    fs::write(&other, "another").expect("it can be written");
+    let clusters = format!("home={}", other.display());
+    let (done, said) = testbed_with(&clusters, &layout, &["up", "home"]);
+    assert!(!done && said.contains("this checkout has a region of that name"), "{said}");
+    let (done, said) = testbed_with(&clusters, &layout, &["down"]);
+    assert!(done && said.contains("and regions of this checkout"), "{said}");
+    assert_eq!(fs::read_to_string(home.join("kubeconfig")).expect("it is there"), "ours");
+    assert!(home.join("region.json").exists());
 }

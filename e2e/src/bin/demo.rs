@@ -123,6 +123,12 @@ fn tell_call(narrator: &Narrator, caller: Caller, path: &str, answer: &Answer) {
 
 fn to_try(region: &Region, person: &str) -> String {
     let exec = format!("kubectl -n {} exec deploy/{} --", BENEFITS.namespace, BENEFITS.app);
+    // A cluster that existed before is nobody's here to end. The operator goes last: it lets the objects go.
+    let end = if region.is_external() {
+        format!("kubectl delete -f examples/federation/ && helm uninstall saatkond --namespace {}", install::NAMESPACE)
+    } else {
+        "make regions-down".to_owned()
+    };
     format!(
         "export PATH=$PWD/target/tools/bin:$PATH KUBECONFIG={}\n\
          kubectl get saatkond -A -o wide\n\
@@ -130,7 +136,7 @@ fn to_try(region: &Region, person: &str) -> String {
          {exec} {}\n\
          kubectl -n population-register edit member population-register   # give the police the right, call again\n\
          kubectl describe trustanchor ee\n\
-         make regions-down",
+         {end}",
         region.kubeconfig().display(),
         federation::curl(BENEFITS, person),
     )

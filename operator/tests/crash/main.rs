@@ -52,16 +52,23 @@ async fn every_crash_ends_where_a_run_without_faults_ends() {
     assert!(references[Scenario::Departure as usize].sites.iter().any(|site| site.starts_with("delete ")));
 
     let done = carry_out(&stages, &references, single(&references), None).await;
-    let Tally { plans, struck, shares, mut failures } = done;
+    let Tally { plans, struck, shares, cut, mut failures } = done;
     println!(
-        "crash plans: {plans} over {} write sites ({struck} cut, {} failed, {:.0} s)",
+        "crash plans: {plans} over {} write sites ({struck} cut, {} never came to their cut, {} failed, {:.0} s)",
         set_up + change + departure + rotation,
+        plans.saturating_sub(struck + failures.len()),
         failures.len(),
         started.elapsed().as_secs_f64()
     );
     if std::env::var("CRASH_PLAN").is_err() {
         for (scenario, (plans, struck)) in Scenario::ALL.into_iter().zip(shares) {
-            println!("{scenario:?}: {struck} of {plans} plans were cut");
+            let sites = references[scenario as usize].sites.iter().enumerate();
+            let uncut = sites.filter(|(number, _)| !cut[scenario as usize].contains(number));
+            let uncut: Vec<_> = uncut.map(|(number, site)| format!("\n  {number}: {site}")).collect();
+            let (count, list) = (uncut.len(), uncut.concat());
+            println!("{scenario:?}: {struck} of {plans} plans were cut; sites never cut: {count}{list}");
+            // A plan that failed says so itself.
+            assert!(count <= scenario.uncut() || !failures.is_empty(), "{scenario:?}: no variant was cut at{list}");
             assert!(
                 struck * 100 >= plans * scenario.least(),
                 "only {struck} of {plans} plans of {scenario:?} were cut"

@@ -1,5 +1,6 @@
 //! Which crashes there are, and carrying all of them out.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use futures_util::future::join_all;
@@ -15,6 +16,8 @@ pub struct Plan {
     pub name: String,
     pub scenario: Scenario,
     pub fates: Vec<Fate>,
+    /// Which write of the run without faults it is to cut, where it is to cut one alone.
+    pub site: Option<usize>,
     pub about: String,
 }
 
@@ -25,6 +28,8 @@ pub struct Tally {
     pub struck: usize,
     /// Of each scenario: plans, and of them those whose fates came to pass.
     pub shares: [(usize, usize); Scenario::ALL.len()],
+    /// Of each scenario: the write sites that were cut in one variant at least.
+    pub cut: [BTreeSet<usize>; Scenario::ALL.len()],
     pub failures: Vec<String>,
 }
 
@@ -43,6 +48,9 @@ pub async fn carry_out(stages: &[Stage], references: &[Reference], plans: Vec<Pl
         all.struck += tally.struck;
         for (sum, (plans, struck)) in all.shares.iter_mut().zip(tally.shares) {
             *sum = (sum.0 + plans, sum.1 + struck);
+        }
+        for (all, cut) in all.cut.iter_mut().zip(tally.cut) {
+            all.extend(cut);
         }
         all.failures.extend(tally.failures);
         all
@@ -76,6 +84,7 @@ async fn carry_out_on(stage: &Stage, references: &[Reference], plans: Vec<Plan>,
                     tally.struck += all;
                     let share = &mut tally.shares[plan.scenario as usize];
                     *share = (share.0 + 1, share.1 + all);
+                    tally.cut[plan.scenario as usize].extend(plan.site.filter(|_| all == 1));
                 }
                 Err(why) => {
                     let failure = format!("{} {:?}, {}: {why}", plan.name, plan.scenario, plan.about);
@@ -109,6 +118,7 @@ pub fn single(references: &[Reference]) -> Vec<Plan> {
                     name: format!("{}x{number}{letter}", scenario.letter()),
                     scenario,
                     fates: vec![Fate::Cut(number, verdict)],
+                    site: Some(number),
                     about: format!("{verdict:?} at {site}"),
                 });
             }
@@ -130,6 +140,7 @@ pub fn pairs(references: &[Reference], seed: &mut u64) -> Vec<Plan> {
                         name: format!("{}x{number}{one}{second}{other}", scenario.letter()),
                         scenario,
                         fates: vec![Fate::Cut(number, *first), Fate::Cut(second, *then)],
+                        site: None,
                         about: format!("{first:?} at {site}, then {then:?} at write {second}"),
                     });
                 }
@@ -147,6 +158,7 @@ pub fn refusals(seed: &mut u64) -> Vec<Plan> {
             name: format!("{}r{number}", scenario.letter()),
             scenario,
             fates: vec![Fate::Refused { seed, left: 10 }],
+            site: None,
             about: format!("refusals of seed {seed}"),
         }
     };

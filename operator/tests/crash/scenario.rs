@@ -48,6 +48,11 @@ impl Scenario {
         if self == Self::Rotation { 75 } else { 95 }
     }
 
+    /// How many write sites may stay without any cut: a share alone would let the same ones go uncut for ever.
+    pub fn uncut(self) -> usize {
+        if self == Self::Rotation { 2 } else { 0 }
+    }
+
     /// Carries it out.
     pub async fn begin(self, admin: &Client, stem: &str) {
         let home = format!("{stem}-home");

@@ -43,11 +43,13 @@ pub(crate) fn usable() -> Result<(), String> {
         .filter_map(|path| fs::read_to_string(path.join("cgroup.controllers")).ok())
         .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !v1.contains(*name) && !v2.contains(*name)).collect();
-    if !missing.is_empty() {
-        return Err(format!("cgroup controllers: {}", missing.join(", ")));
-    }
+    all_needed(&v1.union(&v2).map(String::as_str).collect())?;
     all.iter().try_for_each(|hierarchy| probe(hierarchy))
+}
+
+fn all_needed(there: &BTreeSet<&str>) -> Result<(), String> {
+    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !there.contains(name)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("cgroup controllers: {}", missing.join(", "))) }
 }
 
 /// Makes a group and takes it away again. A hierarchy can be there and yet be read-only, or have processes in the very
@@ -147,6 +149,12 @@ fn remove_tree(folder: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controllers_that_the_kernel_lacks_are_named() {
+        assert_eq!(all_needed(&["cpu", "cpuset", "io", "memory", "pids"].into()), Ok(()));
+        assert_eq!(all_needed(&["cpu", "io", "pids"].into()), Err("cgroup controllers: cpuset, memory".to_owned()));
+    }
 
     #[test]
     fn a_needed_controller_that_stays_is_named_and_another_is_not() {

@@ -8,12 +8,13 @@
 
 pub(crate) mod cgroup;
 mod config;
+pub(crate) mod external;
 mod init;
 mod keeper;
 mod network;
 
 use std::{
-    env, fs,
+    fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -24,6 +25,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
+pub use external::{KUBECONFIGS, LOADING};
 pub use init::run as run_init;
 pub use keeper::run as run_keeper;
 
@@ -112,7 +114,8 @@ pub struct Region {
 
 impl Region {
     /// Starts the region, or finds it running, and waits until pods, DNS and volumes work in it. It stays up when
-    /// this process ends; [`Region::down`] ends it.
+    /// this process ends; [`Region::down`] ends it. Where [`KUBECONFIGS`] is set, the cluster that it names is taken as
+    /// it is, once it answers.
     pub fn up(name: &str) -> Result<Self> {
         Self::up_in(&Layout::find(), name)
     }
@@ -120,8 +123,8 @@ impl Region {
     /// [`up`](Self::up) for another checkout.
     pub fn up_in(layout: &Layout, name: &str) -> Result<Self> {
         check_name(name)?;
-        if let Some(list) = external()? {
-            return Self::of_external(layout, name, &list);
+        if let Some(clusters) = external::named()? {
+            return Self::of_external(layout, name, &clusters);
         }
         preflight(layout)?;
         let started = Instant::now();
@@ -163,8 +166,8 @@ impl Region {
 
     /// The region of that name, which must be up.
     pub fn open(layout: &Layout, name: &str) -> Result<Self> {
-        if let Some(list) = external()? {
-            return Self::of_external(layout, name, &list);
+        if let Some(clusters) = external::named()? {
+            return Self::of_external(layout, name, &clusters);
         }
         let folder = layout.regions().join(name);
         let config: RegionConfig = read_json(&folder.join("region.json"))?
@@ -173,30 +176,51 @@ impl Region {
         Ok(Self { layout: layout.clone(), name: name.to_owned(), cluster, config: Some(config) })
     }
 
-    fn of_external(layout: &Layout, name: &str, list: &[(String, PathBuf)]) -> Result<Self> {
-        let found = list.iter().find(|(other, _)| other == name);
-        let (_, kubeconfig) = found.ok_or_else(|| no_region(name, "is not in SAATKOND_REGION_KUBECONFIGS"))?;
-        let cluster = Cluster::new(layout, kubeconfig)?;
-        cluster.kubectl(&["get", "--raw=/readyz"])?;
-        // The contract: this path is the region's kubeconfig, whoever made the region.
+    fn of_external(layout: &Layout, name: &str, clusters: &[(String, PathBuf)]) -> Result<Self> {
+        let kubeconfig = external::find(clusters, name)?;
+        let refused = |why: &str| no_region(name, &format!("{KUBECONFIGS} names {}: {why}", kubeconfig.display()));
+        // kubectl takes a file that is not there for an empty one, and asks localhost.
+        fs::File::open(kubeconfig).map_err(|error| refused(&error.to_string()))?;
         let folder = layout.regions().join(name);
-        fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
-        let text = fs::read_to_string(kubeconfig).doing(|| format!("read {}", kubeconfig.display()))?;
-        if kubeconfig.canonicalize().ok() != folder.join("kubeconfig").canonicalize().ok() {
-            crate::credentials::write_secret(&folder.join("kubeconfig"), &text)?;
+        let copy = folder.join("kubeconfig");
+        let is_copy = !external::same_file(kubeconfig, &copy);
+        if is_copy && external::is_ours(&folder) {
+            return Err(refused(
+                "this checkout has a region of that name; `testbed down` without the variable ends it",
+            ));
+        }
+        let cluster = Cluster::new(layout, kubeconfig)?;
+        let ask = |question: &[&str]| cluster.kubectl(question).map_err(|error| refused(&error.to_string()));
+        // Of one cluster, with what its files hold: in another folder, relative paths would lead nowhere.
+        let text = ask(&["config", "view", "--raw", "--minify", "--flatten"])?;
+        ask(&["get", "--raw=/readyz", "--request-timeout=10s"])?;
+        // The contract: this path is the region's kubeconfig, whoever made the region.
+        if is_copy {
+            crate::credentials::write_secret(&copy, &text)?;
         }
         Ok(Self { layout: layout.clone(), name: name.to_owned(), cluster, config: None })
     }
 
+    /// The names of the clusters that [`KUBECONFIGS`] puts in the place of regions; None where it is not set.
+    pub fn external() -> Result<Option<Vec<String>>> {
+        Ok(external::named()?.map(|clusters| clusters.into_iter().map(|(name, _)| name).collect()))
+    }
+
+    /// Whether it is a cluster that existed already.
+    pub fn is_external(&self) -> bool {
+        self.config.is_none()
+    }
+
     /// The regions that are up, by name.
     pub fn list(layout: &Layout) -> Result<Vec<Self>> {
-        if let Some(list) = external()? {
-            return list.iter().map(|(name, _)| Self::of_external(layout, name, &list)).collect();
+        if let Some(clusters) = external::named()? {
+            return clusters.iter().map(|(name, _)| Self::of_external(layout, name, &clusters)).collect();
         }
         names(layout).iter().filter(|name| is_up(layout, name)).map(|name| Self::open(layout, name)).collect()
     }
 
-    /// Ends the region and removes everything it made. Harmless when there is none.
+    /// Ends the region and removes everything it made. Harmless when there is none. While [`KUBECONFIGS`] is set, no
+    /// cluster and no region is ended; only the copy of the cluster's kubeconfig goes.
     pub fn down(name: &str) -> Result<()> {
         Self::down_in(&Layout::find(), name)
     }
@@ -204,6 +228,9 @@ impl Region {
     /// [`down`](Self::down) for another checkout.
     pub fn down_in(layout: &Layout, name: &str) -> Result<()> {
         check_name(name)?;
+        if let Some(clusters) = external::named()? {
+            return external::forget(layout, name, external::find(&clusters, name)?);
+        }
         let lock = lock_file(&layout.regions().join(format!(".{name}.lock")))?;
         // A start that hangs would hold the lock; it is ended first, as that is what the caller wants to be gone.
         if let Some(kept) = kept(&layout.regions().join(name))? {
@@ -216,8 +243,11 @@ impl Region {
         Ok(())
     }
 
-    /// Ends all regions of this checkout, also what crashed ones left.
+    /// Ends all regions of this checkout, also what crashed ones left; none while [`KUBECONFIGS`] is set.
     pub fn down_all(layout: &Layout) -> Result<()> {
+        if let Some(clusters) = external::named()? {
+            return clusters.iter().try_for_each(|(name, kubeconfig)| external::forget(layout, name, kubeconfig));
+        }
         let names = names(layout);
         thread::scope(|scope| {
             let ending: Vec<_> = names.iter().map(|name| scope.spawn(|| Self::down_in(layout, name))).collect();
@@ -255,13 +285,16 @@ impl Region {
         self.layout.regions().join(&self.name)
     }
 
+    /// What a region of ours is made from. All that reaches into a node asks here first.
     pub(crate) fn config(&self) -> Result<&RegionConfig> {
-        self.config
-            .as_ref()
-            .ok_or_else(|| no_region(&self.name, "was not made by the testbed, which cannot reach into it"))
+        self.config.as_ref().ok_or_else(|| {
+            let only = "the testbed reaches into the nodes and the network of its own regions only";
+            no_region(&self.name, &format!("is a cluster that {KUBECONFIGS} names: {only}"))
+        })
     }
 
     pub(crate) fn init(&self) -> Result<ProcessId> {
+        self.config()?;
         let init = kept(&self.folder())?.and_then(|kept| kept.init).filter(|init| init.alive());
         init.ok_or_else(|| no_region(&self.name, "is not running"))
     }
@@ -291,6 +324,14 @@ impl Region {
 
     /// Makes the image of a docker-archive known to the region's node.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
+        if self.is_external() {
+            let why = format!(
+                "is a cluster that {KUBECONFIGS} names: the testbed loads images into its own regions only. Load this \
+                 one by {LOADING}, FILE being {}",
+                archive.display()
+            );
+            return Err(no_region(&self.name, &why));
+        }
         let file = fs::File::open(archive).doing(|| format!("open {}", archive.display()))?;
         let mut command = self.command("ctr")?;
         command.args(["--address", init::CONTAINERD, "--namespace", "k8s.io", "images", "import", "-"]);
@@ -347,16 +388,27 @@ impl Region {
     /// What there is to see when something does not come: objects, events and the ends of all logs.
     pub fn dump(&self) -> String {
         let mut text = format!("=== region {}\n", self.name);
-        // A disk that is full and a machine that is busy look like anything but that in what follows.
-        text += &run(Command::new("df").arg("-h").arg(self.folder())).unwrap_or_else(|error| format!("{error}\n"));
-        for file in ["/proc/loadavg", "/proc/pressure/io"] {
-            text += &fs::read_to_string(file).map_or_else(|_| String::new(), |line| format!("{file}: {line}"));
+        if self.is_external() {
+            text.extend([
+                "a cluster that ",
+                KUBECONFIGS,
+                " names: the logs of its nodes are not to be seen from here\n",
+            ]);
+        } else {
+            // A disk that is full and a machine that is busy look like anything but that in what follows.
+            text += &run(Command::new("df").arg("-h").arg(self.folder())).unwrap_or_else(|error| format!("{error}\n"));
+            for file in ["/proc/loadavg", "/proc/pressure/io"] {
+                text += &fs::read_to_string(file).map_or_else(|_| String::new(), |line| format!("{file}: {line}"));
+            }
         }
         for question in [
             &["get", "nodes,pods,pvc,services", "--all-namespaces", "--output=wide", "--request-timeout=5s"][..],
             &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", "--request-timeout=5s"][..],
         ] {
             text += &self.cluster.kubectl(question).unwrap_or_else(|error| format!("{error}\n"));
+        }
+        if self.is_external() {
+            return text;
         }
         let mut logs: Vec<_> = fs::read_dir(self.folder().join("logs")).into_iter().flatten().flatten().collect();
         logs.sort_by_key(fs::DirEntry::path);
@@ -377,21 +429,6 @@ fn check_name(name: &str) -> Result<()> {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     if fits { Ok(()) } else { Err(no_region(name, "a name is 1 to 20 lower-case letters and digits, a letter first")) }
-}
-
-/// The clusters that `SAATKOND_REGION_KUBECONFIGS` names.
-fn external() -> Result<Option<Vec<(String, PathBuf)>>> {
-    let Some(text) = env::var("SAATKOND_REGION_KUBECONFIGS").ok().filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let entries = text.split(',').map(|entry| {
-        let (name, path) = entry.split_once('=').ok_or_else(|| {
-            Error::Preflight(format!("SAATKOND_REGION_KUBECONFIGS: {entry:?} is not NAME=/path/to/kubeconfig"))
-        })?;
-        check_name(name)?;
-        Ok((name.to_owned(), PathBuf::from(path)))
-    });
-    entries.collect::<Result<Vec<_>>>().map(Some)
 }
 
 /// Every region of which something is there: its folder, or cgroups that a crash left.
@@ -461,4 +498,31 @@ fn down_locked(layout: &Layout, name: &str) -> Result<()> {
     }
     cgroup::remove(&cgroup_name(layout, name))?;
     remove_folder(&folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_region_of_ours_is_refused_for_another_cluster() {
+        let checkout = tempfile::tempdir().unwrap();
+        let layout = Layout::at(checkout.path());
+        fs::create_dir_all(layout.root().join("target/tools/bin")).unwrap();
+        fs::write(layout.root().join("target/tools/bin/kubectl"), "").unwrap();
+        let cluster = Cluster::new(&layout, "/nowhere").unwrap();
+        let region = Region { layout, name: "home".to_owned(), cluster, config: None };
+        assert!(region.is_external());
+        for said in [
+            region.address().map(|_| ()),
+            region.command("ip").map(|_| ()),
+            region.inside_network(|| ()),
+            region.load_image(Path::new("/image.tar")),
+        ] {
+            let said = said.unwrap_err().to_string();
+            assert!(said.starts_with("region \"home\": is a cluster that SAATKOND_REGION_KUBECONFIGS names"), "{said}");
+        }
+        let said = region.load_image(Path::new("/image.tar")).unwrap_err().to_string();
+        assert!(said.contains("kind load image-archive FILE") && said.ends_with("FILE being /image.tar"), "{said}");
+    }
 }
