@@ -68,7 +68,7 @@ documented! {
         ConfigurationLoaded,
         /// All objects that run the server exist as they should. SecurityServer.
         ChildrenApplied,
-        /// Enough processes are ready to serve. SecurityServer.
+        /// Enough processes are ready to serve, and all of them are as declared now. SecurityServer.
         Available,
     }
 }
@@ -158,6 +158,9 @@ documented! {
         NoProcess,
         /// Too few processes are ready; the message names the pods that are not and why.
         PodsNotReady,
+        /// Enough processes are ready, but not all are as declared now: the Deployment is being rolled out. The message says how many are, and
+        /// what hinders it, say an image that cannot be pulled; the server serves meanwhile.
+        RollingOut,
         /// `replicas` is 0: the server is out of service by its spec.
         ScaledToZero,
 

@@ -51,16 +51,20 @@ pub fn entry<'a>(published: Option<&'a InstanceConfiguration>, class: &str, code
 
 /// Whether the operator may work in a namespace.
 pub fn namespace(namespace: &ObservedNamespace) -> Result<(), Refusal> {
-    if namespace.access == NamespaceAccess::Granted {
-        return Ok(());
-    }
     let (name, elsewhere) = (&namespace.name, elsewhere(namespace));
-    Err(Refusal {
-        reason: Reason::NamespaceNotAdmitted,
-        message: format!(
-            "the operator has no rights in namespace {name}; the governing authority runs: kubectl saatkond admit {name}{elsewhere}"
-        ),
-    })
+    match namespace.access {
+        NamespaceAccess::Granted => Ok(()),
+        NamespaceAccess::Denied => Err(Refusal {
+            reason: Reason::NamespaceNotAdmitted,
+            message: format!(
+                "the operator has no rights in namespace {name}; the governing authority runs: kubectl saatkond admit {name}{elsewhere}"
+            ),
+        }),
+        NamespaceAccess::Unknown => Err(Refusal {
+            reason: Reason::Pending,
+            message: format!("it is not known yet whether the operator has rights in namespace {name}"),
+        }),
+    }
 }
 
 /// What the command needs where the operator is not in the namespace that the plugin takes for granted.
@@ -117,6 +121,9 @@ pub fn claim(
 }
 
 /// Who of several members holds an identity: of those that may claim it and are not being deleted, the oldest.
+///
+/// An identity is registered, not an object: where a namespace has not been seen only the finalizer tells the member that
+/// holds it from one that never might, and without it an older squatter would push the holder out.
 #[must_use]
 pub fn holder<'a>(
     anchor: &TrustAnchor,
@@ -130,6 +137,7 @@ pub fn holder<'a>(
             let member = &*candidate.member;
             let registered = entry(published, &member.spec.member_class, &member.spec.member_code).is_some();
             member.meta().deletion_timestamp.is_none()
+                && (candidate.namespace.is_some() || is_guarded(member))
                 && claim(
                     anchor.spec.admission,
                     policy,

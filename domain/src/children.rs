@@ -163,19 +163,22 @@ pub fn judge(wanted: &Child, there: &[ObservedChild], owner: &str) -> Verdict {
 ///
 /// What others have added elsewhere does not matter: defaults, status, metadata of their own. But lists are compared as a
 /// whole, and selectors and rules of who may reach the pods exactly: an entry or a key that somebody adds there opens a
-/// way to the pods, or hides them.
+/// way to the pods, or hides them. So do some fields that we leave out on purpose.
 #[must_use]
 pub fn covers(live: &Value, applied: &Value) -> bool {
     match (live, applied) {
-        (Value::Object(live), Value::Object(applied)) => applied.iter().all(|(key, wanted)| {
-            let found = live.get(key).unwrap_or(&Value::Null);
-            match &**key {
-                "metadata" => says(found, wanted),
-                key if is_exact(key) => pruned(found) == pruned(wanted),
-                "requests" | "limits" | "sizeLimit" => says_quantities(found, wanted),
-                _ => (found.is_null() && is_empty(wanted)) || covers(found, wanted),
-            }
-        }),
+        (Value::Object(live), Value::Object(applied)) => {
+            let said = applied.iter().all(|(key, wanted)| {
+                let found = live.get(key).unwrap_or(&Value::Null);
+                match &**key {
+                    "metadata" => says(found, wanted),
+                    key if is_exact(key) => pruned(found) == pruned(wanted),
+                    "requests" | "limits" | "sizeLimit" => says_quantities(found, wanted),
+                    _ => (found.is_null() && is_empty(wanted)) || covers(found, wanted),
+                }
+            });
+            said && !live.iter().any(|(key, found)| is_unwanted(key, found) && !applied.contains_key(key))
+        }
         (Value::Array(live), Value::Array(applied)) if applied.iter().any(Value::is_object) => {
             live.len() == applied.len() && applied.iter().all(|wanted| live.iter().any(|found| covers(found, wanted)))
         }
@@ -197,6 +200,34 @@ fn says_quantities(live: &Value, applied: &Value) -> bool {
 /// Fields in which nothing but what was applied may stand, at whatever depth they are.
 fn is_exact(key: &str) -> bool {
     matches!(key, "selector" | "podSelector" | "ingress" | "egress")
+}
+
+/// Fields that may stand only where we apply them, at whatever depth they are.
+///
+/// Not simply all that we leave out: a default that a later API server adds would read as drift and come back after each
+/// repair. None of these is ever a default.
+fn is_unwanted(key: &str, found: &Value) -> bool {
+    let listed = matches!(
+        key,
+        // A pod on the node's network is none that the NetworkPolicy stops others from reaching, nor is a port of the node.
+        "hostNetwork" | "hostPort" | "hostIP"
+        // Whoever shares the processes reads the keys from their memory.
+        | "hostPID" | "hostIPC" | "shareProcessNamespace"
+        // Other code than the gateway's, with its mounts and its account: the identity is among them.
+        | "initContainers" | "command" | "args" | "lifecycle" | "startupProbe" | "envFrom" | "volumeDevices"
+        // What these say of one container or of its confinement wins over what is said of the pod.
+        | "privileged" | "add" | "runAsUser" | "runAsGroup" | "runAsNonRoot" | "supplementalGroups"
+        | "seccompProfile" | "seLinuxOptions" | "appArmorProfile" | "windowsOptions" | "sysctls"
+        // Requests to information systems are plain HTTP to whomever a name leads to.
+        | "hostAliases" | "dnsConfig"
+        // A part of a mount never sees an update: the certificates in it end.
+        | "subPath" | "subPathExpr" | "items"
+        // What is applied would never come to run, or never count as ready.
+        | "paused" | "minReadySeconds" | "readinessGates"
+        // Probes that ask another host, and clients that are led to pods which refuse them.
+        | "host" | "publishNotReadyAddresses"
+    );
+    listed && !found.is_null()
 }
 
 /// Whether each applied field is there with its value, whatever else is. The API server drops what is empty.
@@ -227,7 +258,7 @@ fn pruned(value: &Value) -> Value {
 }
 
 /// The JSON merge patch that makes a live object say what was applied where applying does not: server-side apply leaves
-/// what others added to lists and selectors beside ours.
+/// what others added to lists and selectors beside ours, and fields that we leave out on purpose.
 #[must_use]
 pub fn overwriting(live: &Value, applied: &Value) -> Value {
     fn patch(live: &Value, applied: &Value, exact: bool) -> Value {
@@ -236,8 +267,9 @@ pub fn overwriting(live: &Value, applied: &Value) -> Value {
             .iter()
             .map(|(key, value)| (key.clone(), patch(&live[key.as_str()], value, exact || is_exact(key))))
             .collect();
-        let others = live.as_object().into_iter().flat_map(Map::keys).filter(|key| exact && !wanted.contains_key(*key));
-        fields.extend(others.map(|key| (key.clone(), Value::Null)));
+        let others = live.as_object().into_iter().flatten().filter(|(key, _)| !wanted.contains_key(*key));
+        let unwanted = others.filter(|(key, found)| exact || is_unwanted(key, found));
+        fields.extend(unwanted.map(|(key, _)| (key.clone(), Value::Null)));
         Value::Object(fields)
     }
     let mut whole = patch(live, applied, false);

@@ -97,6 +97,12 @@ pub fn server_labels(server: &SecurityServer, role: Option<&str>) -> BTreeMap<St
     labels
 }
 
+/// Whether an object of a server carries each of its labels, whatever others it has.
+#[must_use]
+pub fn is_labelled(found: &BTreeMap<String, String>, server: &SecurityServer, role: &str) -> bool {
+    server_labels(server, Some(role)).iter().all(|(key, value)| found.get(key) == Some(value))
+}
+
 /// Metadata of an object of a server in its own namespace.
 #[must_use]
 pub fn server_object(server: &SecurityServer, name: String, role: Option<&str>) -> ObjectMeta {

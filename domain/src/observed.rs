@@ -33,6 +33,8 @@ pub enum NamespaceAccess {
     Granted,
     /// It has not: the RoleBinding is missing or binds someone else.
     Denied,
+    /// Not learnt yet. What the namespace may claim is known all the same.
+    Unknown,
 }
 
 /// Whether the ValidatingAdmissionPolicy that guards the annotation, and its binding, are installed.
@@ -49,7 +51,7 @@ pub enum AdmissionPolicy {
 pub struct Candidate {
     /// The member.
     pub member: Arc<Member>,
-    /// Its namespace. Absent when it is not (yet) known: such a member is neither admitted anew nor thrown out.
+    /// Its namespace. Absent when it is not (yet) seen: such a member is neither admitted anew nor thrown out.
     pub namespace: Option<Arc<ObservedNamespace>>,
 }
 
@@ -84,6 +86,8 @@ pub struct PublishedDocument<P> {
     pub resource_version: String,
     /// `metadata.uid` of the object: for its deletion.
     pub uid: String,
+    /// Whether the object carries our labels. Without them no watch shows it: not the operator's, nor the link's.
+    pub labelled: bool,
 }
 
 impl<P> Published<P> {

@@ -65,6 +65,7 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::StartedAlone
             | Reason::NoProcess
             | Reason::PodsNotReady
+            | Reason::RollingOut
             | Reason::ScaledToZero
             | Reason::NamespaceTerminating
     )

@@ -51,7 +51,7 @@ pub async fn publish<P: Payload + Clone>(
     let written = written.map_err(Error::api(format!("publish ConfigMap {name}")))?;
     let version = written.resource_version().unwrap_or_default();
     let document =
-        Arc::new(kept(signed, publication.key_generation, version.clone(), written.uid().unwrap_or_default()));
+        Arc::new(kept(signed, publication.key_generation, version.clone(), written.uid().unwrap_or_default(), true));
     cache.put(name, version, document.clone());
     Ok(document)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use saatkond_api::SecurityServer;
 use saatkond_domain::effects::FinalizerChange;
+use saatkond_domain::observed::NamespaceAccess;
 use saatkond_domain::security_server::{plan, status};
 
 use crate::context::Context;
@@ -23,12 +24,13 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
         return Ok(None);
     };
     // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
-    let Some(namespace) = context.world.namespace(namespace, &context.settings.namespace) else { return Ok(None) };
+    let namespace = context.world.namespace(namespace, &context.settings.namespace);
+    let Some(namespace) = namespace.filter(|it| it.access != NamespaceAccess::Unknown) else { return Ok(None) };
     let mut gathered = observe::security_server::gather(context, server.clone(), namespace).await?;
     let now = context.clock.now();
     // As if no child were there: what the plan then applies is what there should be, and what children are compared with.
     let wanted = plan::plan(&gathered.seen, now).children;
-    let granted = gathered.seen.namespace.access == saatkond_domain::observed::NamespaceAccess::Granted;
+    let granted = gathered.seen.namespace.access == NamespaceAccess::Granted;
     if granted {
         let (children, deployment) = observe::children::observe(context, &server, &wanted).await?;
         gathered.seen.children = children;

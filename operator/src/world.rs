@@ -83,11 +83,11 @@ impl World {
         self.anchors.is_listed() && self.members.is_listed() && self.servers.is_listed() && self.namespaces.is_listed()
     }
 
-    /// A namespace with what is known of the operator's rights in it. `None`: it does not exist, or it is not known yet
-    /// whether it is admitted.
+    /// A namespace with what is known of the operator's rights in it. `None`: it is not listed. The annotation does not wait
+    /// for the rights: whoever has lost an identity would else pass for its holder until a first answer.
     pub fn namespace(&self, name: &str, operator: &str) -> Option<Arc<ObservedNamespace>> {
         let namespace = self.namespaces.get("", name)?;
-        let access = *lock(&self.access).get(name)?;
+        let access = lock(&self.access).get(name).copied().unwrap_or(NamespaceAccess::Unknown);
         Some(Arc::new(ObservedNamespace {
             name: name.to_owned(),
             identities: namespace.annotations().get(annotation::MEMBER_IDENTITIES).cloned(),
@@ -288,4 +288,25 @@ pub fn named_servers(member: &Member) -> impl Iterator<Item = Place> {
     let here = member.namespace().unwrap_or_default();
     let named = member.spec.subsystems.iter().flat_map(|subsystem| subsystem.servers.iter().flatten());
     named.map(move |server| (server.namespace.clone().unwrap_or_else(|| here.clone()), server.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::watches::Change;
+
+    #[test]
+    fn what_a_namespace_may_claim_is_known_before_the_rights_in_it() {
+        let world = World::default();
+        let namespace =
+            json!({"metadata": {"name": "benefits", "annotations": {annotation::MEMBER_IDENTITIES: "EE/GOV/1"}}});
+        world.namespaces.take(Change::All(vec![serde_json::from_value(namespace).unwrap()]));
+        let seen = world.namespace("benefits", "saatkond-system").unwrap();
+        assert_eq!((seen.identities.as_deref(), seen.access), (Some("EE/GOV/1"), NamespaceAccess::Unknown));
+        world.set_access("benefits", Some(NamespaceAccess::Denied));
+        assert_eq!(world.namespace("benefits", "saatkond-system").unwrap().access, NamespaceAccess::Denied);
+        assert_eq!(world.namespace("elsewhere", "saatkond-system"), None);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use saatkond_api::names::annotation;
 use saatkond_operator::client::{Call, Fault, Verdict};
 use serde_json::json;
 use support::{bed_with_controllers, condition, federation, get, remove, until, until_condition};
@@ -190,6 +191,48 @@ async fn no_pod_comes_before_the_policy_of_who_may_reach_it() {
     remove(&admin, "bare").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_cannot_be_stored_holds_up_no_server_configuration() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let refused = Arc::new(AtomicBool::new(false));
+    let closed = refused.clone();
+    let verdict = move |_: &Call, _| if closed.load(Ordering::SeqCst) { Verdict::Answer(422) } else { Verdict::Pass };
+    let rule = Rule::new(|call| call.verb == "patch" && call.name.as_deref() == Some("ss1-identity"), verdict);
+    let operator = bed.operator(Some(rule.clone()), &[]).await;
+    bed.apply(&federation("leaf"));
+    let server = ("SecurityServer", "leaf-home", "ss1");
+    until_condition(&admin, server, AVAILABLE.0, AVAILABLE.1).await;
+    refused.store(true, Ordering::SeqCst);
+    // Another address asks for another leaf.
+    let address = r#"{"spec": {"address": "ss1.leaf.example"}}"#;
+    bed.kubectl(&["patch", "ss", "ss1", "--namespace=leaf-home", "--type=merge", "--patch", address]);
+    until_condition(&admin, server, "IdentityIssued", "False/ApplyFailed").await;
+    let published = async || {
+        let document = get(&admin, "ConfigMap", support::SYSTEM, "leaf-home.ss1-server-configuration").await.unwrap();
+        let version = document["metadata"]["annotations"][annotation::DOCUMENT_VERSION].as_str().unwrap();
+        version.parse::<u64>().unwrap()
+    };
+    let before = published().await;
+    let limit = r#"{"spec": {"limits": {"maxBodyBytes": 4096}}}"#;
+    bed.kubectl(&["patch", "ss", "ss1", "--namespace=leaf-home", "--type=merge", "--patch", limit]);
+    until("the limit is published", Duration::from_secs(20), || async {
+        let version = published().await;
+        if version > before { Ok(()) } else { Err(format!("version {version}")) }
+    })
+    .await;
+    until_condition(&admin, server, "ConfigurationPublished", "True/AsDeclared").await;
+    until_condition(&admin, server, "IdentityIssued", "False/ApplyFailed").await;
+    // It is tried again until it succeeds.
+    refused.store(false, Ordering::SeqCst);
+    until_condition(&admin, server, "IdentityIssued", "True/AsDeclared").await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "leaf").await;
+}
+
 /// An admission policy that adds to every Service of a namespace as it is written.
 fn meddler(namespace: &str) -> String {
     let policy = json!({
@@ -261,6 +304,47 @@ async fn an_object_that_is_changed_as_it_is_written_is_named_and_not_fought_over
     operator.end().await;
     faker.abort();
     remove(&admin, "cont").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_documents_that_does_not_arrive_lets_nobody_go_who_is_registered() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let (server, member) = (("SecurityServer", "dere-home", "ss1"), ("Member", "dere-home", "register"));
+    let operator = bed.operator(None, &[]).await;
+    bed.apply(&federation("dere"));
+    until_condition(&admin, server, AVAILABLE.0, AVAILABLE.1).await;
+    until_condition(&admin, member, "Registered", "True/AsDeclared").await;
+    operator.end().await;
+    for kind in ["securityserver/ss1", "member/register"] {
+        bed.kubectl(&["delete", kind, "-n", "dere-home", "--wait=false"]);
+    }
+    // Neither is a ConfigMap listed nor one written: the document names both as long as this lasts.
+    let allowed = Arc::new(AtomicBool::new(false));
+    let open = allowed.clone();
+    let verdict = move |_: &Call, _| if open.load(Ordering::SeqCst) { Verdict::Pass } else { Verdict::Answer(500) };
+    let rule = Rule::new(|call| call.resource == "configmaps" && (call.verb == "list" || call.is_write()), verdict);
+    let operator = bed.operator(Some(rule.clone()), &[]).await;
+    for object in [server, member] {
+        until_condition(&admin, object, "Ready", "False/Deregistering").await;
+    }
+    assert!(rule.seen() > 0);
+    for (kind, namespace, name) in [server, member] {
+        let object = get(&admin, kind, namespace, name).await.unwrap_or_default();
+        assert!(object["metadata"]["finalizers"].is_array(), "{kind} {name} was let go: {object:#}");
+    }
+    allowed.store(true, Ordering::SeqCst);
+    for (kind, namespace, name) in [server, member] {
+        until(&format!("{kind} {name} is gone"), Duration::from_secs(30), || async {
+            get(&admin, kind, namespace, name).await.map_or(Ok(()), |object| Err(format!("{object:#}")))
+        })
+        .await;
+    }
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "dere").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

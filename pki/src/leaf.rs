@@ -13,6 +13,10 @@ use crate::serial::Serial;
 pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 /// Most DNS names of one leaf.
 pub const MAX_DNS_NAMES: usize = 64;
+/// Longest label of a DNS name (RFC 1035).
+pub const MAX_DNS_LABEL: usize = 63;
+/// Longest DNS name as text, without the final dot.
+pub const MAX_DNS_NAME: usize = 253;
 /// Longest URI of a leaf, in bytes.
 pub const MAX_URI_BYTES: usize = 2048;
 
@@ -87,6 +91,12 @@ pub enum IssueError {
     /// The URI is empty, too long or not plain ASCII.
     #[error("the URI of a leaf must be 1 to {MAX_URI_BYTES} printable ASCII characters without spaces")]
     Uri,
+    /// A DNS name is longer than DNS allows, or one of its labels is.
+    #[error("DNS name \"{name}\" is too long: at most {MAX_DNS_LABEL} characters a label and {MAX_DNS_NAME} in all")]
+    DnsNameLength {
+        /// The name.
+        name: String,
+    },
     /// A DNS name is none that a verifier would compare.
     #[error("\"{name}\" is not a DNS name in lower case")]
     DnsName {
@@ -186,21 +196,26 @@ fn check_names(request: &LeafRequest) -> Result<(), IssueError> {
     if !count.contains(&request.dns_names.len()) {
         return Err(IssueError::DnsNames);
     }
-    match request.dns_names.iter().find(|name| !is_dns_name(name)) {
+    match request.dns_names.iter().find(|name| is_too_long(name) || !is_dns_name(name)) {
+        Some(name) if is_too_long(name) => Err(IssueError::DnsNameLength { name: name.clone() }),
         Some(name) => Err(IssueError::DnsName { name: name.clone() }),
         None => Ok(()),
     }
+}
+
+fn is_too_long(name: &str) -> bool {
+    name.len() > MAX_DNS_NAME || name.split('.').any(|label| label.len() > MAX_DNS_LABEL)
 }
 
 /// A host name of RFC 1123 in lower case, without wildcard and final dot: what every verifier compares alike.
 fn is_dns_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     // All digits in the last label is an address; name constraints and verifiers would read it as one.
     let last_is_number = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
-    name.len() <= 253 && !last_is_number && name.split('.').all(is_label)
+    !last_is_number && name.split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -293,13 +308,16 @@ mod tests {
             dns_names: names.iter().map(|name| (*name).to_owned()).collect(),
             ..request(usage)
         };
-        for name in
-            ["", "UPPER", "a..b", ".a", "a.", "-a", "a-", "*.a", "a b", "täht", "10.0.0.1", "a.1", &"a".repeat(64)]
-        {
+        for name in ["", "UPPER", "a..b", ".a", "a.", "-a", "a-", "*.a", "a b", "täht", "10.0.0.1", "a.1"] {
             let refused = Err(IssueError::DnsName { name: name.to_owned() });
             assert_eq!(attempt(&with_dns(Usage::Authentication, &[name])), refused, "{name:?}");
         }
         assert!(attempt(&with_dns(Usage::Authentication, &[&"a".repeat(63), "1a.b-c"])).is_ok());
+        for name in ["a".repeat(64), format!("a.{}.a", "b".repeat(64)), "a.".repeat(126) + "ab"] {
+            let refused = Err(IssueError::DnsNameLength { name: name.clone() });
+            assert_eq!(attempt(&with_dns(Usage::Authentication, &[&name])), refused, "{name}");
+        }
+        assert!(attempt(&with_dns(Usage::Authentication, &[&("a.".repeat(126) + "a")])).is_ok());
         assert_eq!(attempt(&with_dns(Usage::Signing, &["a"])), Err(IssueError::DnsNames));
         assert_eq!(attempt(&with_dns(Usage::Link, &[])), Err(IssueError::DnsNames));
         assert!(attempt(&with_dns(Usage::Authentication, &["a"; MAX_DNS_NAMES])).is_ok());

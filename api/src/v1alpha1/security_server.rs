@@ -52,7 +52,10 @@ use crate::refs::{MemberIdRef, MemberRef};
         .field_path(".memberRef"),
     validation = Rule::new("self.serverCode == oldSelf.serverCode")
         .message("serverCode is immutable: it is part of the server's identity")
-        .field_path(".serverCode")
+        .field_path(".serverCode"),
+    validation = Rule::new("!has(self.address) || self.address.matches('^[^:]{1,253}(:|$)')")
+        .message("the host in address must have at most 253 characters: no certificate is issued for a longer DNS name")
+        .field_path(".address")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityServerSpec {
@@ -104,8 +107,9 @@ fn default_replicas() -> i32 {
     DEFAULT_REPLICAS
 }
 
-/// What a public address looks like: a DNS name, an IPv4 address or an IPv6 address in brackets, with an optional port.
-pub const ADDRESS: &str = r"^([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:.]{2,45}\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$";
+/// What a public address looks like: a DNS name, an IPv4 address or an IPv6 address in brackets, with an optional port. A label
+/// is bounded here and the host by a rule: a name that no certificate can hold would stop the renewal of a server that runs.
+pub const ADDRESS: &str = r"^([A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?)*|\[[0-9A-Fa-f:.]{2,45}\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$";
 
 /// Who else may reach the port for information systems.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +192,13 @@ fn spool_size_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         .field_path(".requests"),
     validation = Rule::new("!has(self.limits) || self.limits.all(r, r in ['cpu', 'memory', 'ephemeral-storage'])")
         .message("limits may name cpu, memory and ephemeral-storage only")
+        .field_path(".limits"),
+    // The pattern of a quantity binds texts only; YAML reads `cpu: -1` as a number.
+    validation = Rule::new("!has(self.requests) || self.requests.all(r, !string(self.requests[r]).startsWith('-'))")
+        .message("a request must not be below zero")
+        .field_path(".requests"),
+    validation = Rule::new("!has(self.limits) || self.limits.all(r, !string(self.limits[r]).startsWith('-'))")
+        .message("a limit must not be below zero")
         .field_path(".limits"),
     validation = Rule::new(
         "!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits) || quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)"

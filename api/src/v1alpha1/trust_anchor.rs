@@ -237,7 +237,8 @@ pub enum KeyAlgorithm {
 #[serde(rename_all = "camelCase")]
 pub struct ExternalSource {
     /// The trusted CA certificates, PEM, one certificate an entry, at most 8. They are all in the bundle; the one whose
-    /// key is in `signingKeySecretRef` issues. Adding or removing one publishes a new bundle at once.
+    /// key is in `signingKeySecretRef` issues. Adding or removing one publishes a new bundle at once; while one of them cannot be
+    /// read, what is published stays.
     #[schemars(length(min = 1, max = 8), inner(length(max = 16384), regex(pattern = CERTIFICATE)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub certificates: Vec<String>,

@@ -16,14 +16,14 @@ use saatkond_wire::document::FORMAT;
 use saatkond_wire::identifier::{ClientId, MemberId};
 
 use super::observed::ObservedSecurityServer;
-use super::registration::{Place, holder_of};
+use super::registration::{Place, holder_of, registered};
 use crate::admission::{is_guarded, member_id};
 use crate::meta::{annotated, is_paused};
 use crate::names::{label_value, server_configuration};
 use crate::observed::Published;
 use crate::publication::Publication;
 use crate::schedule::{document_expiry, resign_at, whole_seconds};
-use crate::serving::{guest_subsystems, own_subsystems};
+use crate::serving::{guest_subsystems, own_subsystems, served_client};
 use crate::trust_anchor::build::client_ids;
 
 /// The spool in bytes where the spec's text says none; admission refuses such a text.
@@ -71,7 +71,7 @@ pub fn state(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) -
     let mut repair = matches!(seen.configuration, Published::Invalid { .. });
     if let Published::Valid(document) = &seen.configuration {
         let standing = &*document.payload;
-        repair = standing.version < last;
+        repair = standing.version < last || !document.labelled;
         let due = resign_at(standing.signed_at, &uid);
         let lives = standing.expires_at.duration_since(standing.signed_at);
         let same = same_but_times(standing, &wanted)
@@ -167,15 +167,36 @@ fn clients(seen: &ObservedSecurityServer, place: &Place<'_>) -> Vec<ClientEntry>
         services: Vec::new(),
         local_groups: Vec::new(),
     };
-    let own = own_subsystems(server, place.owner).into_iter().map(|subsystem| client(&owner, subsystem));
-    let theirs = guests(seen, place).flat_map(|guest| {
-        let id = member_id(place.anchor, guest);
-        guest_subsystems(server, guest).into_iter().map(move |subsystem| client(&id, subsystem))
-    });
+    let own = served(seen, place, place.owner, own_subsystems(server, place.owner));
+    let theirs = guests(seen, place).flat_map(|guest| served(seen, place, guest, guest_subsystems(server, guest)));
     let mut clients: Vec<_> = [itself].into_iter().chain(own).chain(theirs).collect();
     clients.sort_by(|a, b| a.id.cmp(&b.id));
     clients.dedup_by(|a, b| a.id == b.id);
     clients
+}
+
+/// The clients of one member. Of a paused one they are those that stand: a right that its spec grants would else be
+/// enforced within seconds, while the condition says that it waits.
+fn served(
+    seen: &ObservedSecurityServer,
+    place: &Place<'_>,
+    member: &Member,
+    declared: Vec<&Subsystem>,
+) -> Vec<ClientEntry> {
+    let id = member_id(place.anchor, member);
+    let declared = declared.into_iter();
+    if !is_paused(member) {
+        return declared.map(|subsystem| client(&id, subsystem)).collect();
+    }
+    if let Some(standing) = seen.configuration.payload() {
+        let all = standing.clients.iter();
+        return all.filter(|it| it.id.member == id && it.id.subsystem.is_some()).cloned().collect();
+    }
+    // A document that somebody has deleted must not take the services along: the spec is all that is left, and of it what
+    // the authority has registered here.
+    let entry = registered(seen, &place.server_id(seen));
+    let known = |it: &&Subsystem| entry.is_some_and(|entry| entry.clients.contains(&served_client(member, it)));
+    declared.filter(known).map(|subsystem| client(&id, subsystem)).collect()
 }
 
 fn client(member: &MemberId, subsystem: &Subsystem) -> ClientEntry {

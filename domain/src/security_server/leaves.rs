@@ -144,10 +144,11 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
     let urgent = authentication == Need::Now || signing.iter().any(|(_, need)| *need == Need::Now);
     let dropped = standing.keys().any(|member| !members.contains(member));
     let next_due = facts.map(|facts| first_due(seen, facts));
-    if !urgent && !dropped {
+    let unlabelled = facts.is_some_and(|facts| !facts.labelled);
+    if !urgent && !dropped && !unlabelled {
         return LeafState { next_due, ..nothing };
     }
-    // Taking a leaf away needs no authority.
+    // Neither taking a leaf away nor putting labels back needs an authority.
     let issuing = match (urgent, issuer) {
         (true, Ok(issuer)) => issuer.generation,
         (true, Err(blocked)) => return LeafState { blocked: Some(blocked), next_due, ..nothing },

@@ -69,6 +69,8 @@ pub struct Issuer {
 pub struct IdentityFacts {
     /// `metadata.resourceVersion` of the Secret: what a new identity replaces.
     pub resource_version: String,
+    /// Whether the Secret carries all our labels. Without them the watches do not show it, nor that somebody changes it.
+    pub labelled: bool,
     /// The highest issue number in it.
     pub issue_number: u64,
     /// The TLS leaf.

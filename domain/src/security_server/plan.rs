@@ -135,6 +135,9 @@ pub fn plan(seen: &ObservedSecurityServer, now: Timestamp) -> SecurityServerPlan
     }
     if let Some(identity) = &identity {
         plan.events.extend(issued_event(identity));
+        if seen.identity.facts().is_some_and(|facts| !facts.labelled) {
+            plan.events.push(repaired(ChildKind::Secret, identity.meta.name.as_deref().unwrap_or_default()));
+        }
     }
     let has_identity = identity.is_some() || seen.identity.facts().is_some();
     plan.identity = identity;

@@ -13,7 +13,7 @@ use super::observed::ObservedSecurityServer;
 use crate::admission::{self, Refusal, holder, member_id};
 use crate::duplicates::displaced_by;
 use crate::observed::{AdmissionPolicy, Published};
-use crate::serving::server_id;
+use crate::serving::{address, server_id};
 
 /// The server's place in the federation: its owner holds its identity and no older server has its code.
 #[derive(Debug, Clone, Copy)]
@@ -130,18 +130,22 @@ pub fn is_deregistered(seen: &ObservedSecurityServer) -> bool {
         return true;
     };
     let id = ServerId { owner: member_id(anchor, owner), server_code: seen.server.spec.server_code.to_string() };
-    // A server that never was the holder leaves the holder's entry behind, and so does one that a younger follows.
-    let others = seen.neighbours.iter().any(|other| {
-        other.spec.member_ref == seen.server.spec.member_ref
-            && other.spec.server_code == seen.server.spec.server_code
-            && other.uid() != seen.server.uid()
-            && other.metadata.deletion_timestamp.is_none()
-    });
+    // A server that never was the holder leaves the holder's entry behind, and so does one that a younger follows. But
+    // that there is another does not make the entry its own: while it leads here, peers still call these pods.
+    let passed_on = |entry: &ServerEntry| {
+        seen.neighbours.iter().any(|other| {
+            other.spec.member_ref == seen.server.spec.member_ref
+                && other.spec.server_code == seen.server.spec.server_code
+                && other.uid() != seen.server.uid()
+                && other.metadata.deletion_timestamp.is_none()
+                && address(other) == entry.address
+        })
+    };
     let foreign_owner = holds_identity(seen, anchor, owner)
         .is_some_and(|member| member.uid() != owner.uid() && admission::is_guarded(member));
     match &seen.instance {
         Published::Absent | Published::Foreign => true,
-        Published::Valid(_) => registered(seen, &id).is_none() || others || foreign_owner,
+        Published::Valid(_) => registered(seen, &id).is_none_or(|entry| passed_on(entry) || foreign_owner),
         Published::Invalid { .. } => false,
     }
 }

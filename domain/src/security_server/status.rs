@@ -161,7 +161,7 @@ fn statements(
     let configuration = published_statement(seen, plan, applied, &place, now);
     let children = children(seen, plan, applied);
     let loaded = loaded(seen, plan, facts);
-    let available = available(seen);
+    let available = available(seen, plan);
     let strangers = unconfirmed(seen, &place);
     let resolved = if strangers.is_empty() {
         Statement::holds(ReferencesResolved, "every guest names this server")
@@ -334,7 +334,8 @@ fn loaded(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, facts: Optio
     }
 }
 
-fn available(seen: &ObservedSecurityServer) -> Statement {
+/// Ready pods alone do not say it: those from before an edit stay ready until newer ones are, for ever where these never start.
+fn available(seen: &ObservedSecurityServer, plan: &SecurityServerPlan) -> Statement {
     use ConditionType::Available;
     let wanted = seen.server.spec.replicas;
     if wanted == 0 {
@@ -349,13 +350,24 @@ fn available(seen: &ObservedSecurityServer) -> Statement {
             holds: Holds::False,
             ..Statement::unknown(Available, Reason::Waiting, "its pods are not declared yet")
         },
-        Some(deployment) if deployment.ready >= wanted => {
-            Statement::holds(Available, format!("{wanted} of {wanted} processes are ready"))
-        }
         Some(deployment) => {
             let detail = deployment.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-            let why = format!("{} of {wanted} processes are ready{detail}", deployment.ready);
-            Statement::fails(Available, Reason::PodsNotReady, why)
+            // The status was read before this plan is applied: what it counts as updated is as declared before.
+            let changed = plan.children.iter().any(|child| child.kind() == ChildKind::Deployment);
+            let older = deployment.replicas.saturating_sub(deployment.updated).max(0);
+            if deployment.ready < wanted {
+                let why = format!("{} of {wanted} processes are ready{detail}", deployment.ready);
+                Statement::fails(Available, Reason::PodsNotReady, why)
+            } else if changed || !deployment.observed {
+                let why = format!("{wanted} processes are ready, and a change of the Deployment is to be rolled out");
+                Statement::fails(Available, Reason::RollingOut, why)
+            } else if deployment.updated < wanted || older > 0 {
+                let updated = deployment.updated;
+                let why = format!("{updated} of {wanted} processes are as declared now, {older} are older{detail}");
+                Statement::fails(Available, Reason::RollingOut, why)
+            } else {
+                Statement::holds(Available, format!("{wanted} of {wanted} processes are ready"))
+            }
         }
     }
 }

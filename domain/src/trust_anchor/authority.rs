@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use saatkond_api::conditions::Reason;
 use saatkond_api::names::ca_secret;
-use saatkond_api::v1alpha1::trust_anchor::{DEFAULT_RETIREMENT, ExternalSource, SourceChoice, TrustAnchorStatus};
+use saatkond_api::v1alpha1::trust_anchor::{
+    AuthorityStatus, DEFAULT_RETIREMENT, ExternalSource, SourceChoice, TrustAnchorStatus,
+};
 use saatkond_pki::authority::AuthorityCertificate;
 
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
@@ -186,42 +188,64 @@ fn rotated(seen: &ObservedTrustAnchor, mut state: AuthorityState, now: Timestamp
     }
 }
 
+/// Whether a status tells of this certificate.
+fn is_of(status: &AuthorityStatus, certificate: &AuthorityCertificate) -> bool {
+    let facts = certificate.facts();
+    status.serial == facts.serial && status.ski == key_id(certificate) && status.not_after.0 == facts.not_after
+}
+
+/// The subject key identifier as a status tells it.
+pub(super) fn key_id(certificate: &AuthorityCertificate) -> String {
+    certificate.facts().subject_key_id.as_deref().map(hex::encode).unwrap_or_default()
+}
+
 /// An authority that exists elsewhere: the certificates in the spec, the key where the spec says.
 fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> AuthorityState {
     let before = published(seen);
-    let remembered = seen.anchor.status.iter().flat_map(|status| &status.authorities).map(|a| a.generation);
-    let mut highest = before.bundle.keys().copied().chain(remembered).max().unwrap_or(0);
+    let remembered = || seen.anchor.status.iter().flat_map(|status| &status.authorities);
+    let mut highest = before.bundle.keys().copied().chain(remembered().map(|a| a.generation)).max().unwrap_or(0);
     let mut bundle = BTreeMap::new();
     let mut problem = None;
-    // A paused anchor keeps what is published: another list of certificates waits.
-    let frozen = is_paused(&*seen.anchor) && !before.bundle.is_empty();
-    let kept: Vec<String> = before.bundle.values().filter(|_| frozen).map(AuthorityCertificate::to_pem).collect();
-    let certificates = if frozen { &kept } else { &external.certificates };
-    for (pem, number) in certificates.iter().zip(1..) {
+    let mut declared = Vec::new();
+    for (pem, number) in external.certificates.iter().zip(1..) {
         match AuthorityCertificate::from_pem(pem) {
-            Ok(certificate) => {
-                let known = before.bundle.iter().find(|(_, old)| old.sha256() == certificate.sha256());
-                let listed = bundle.values().any(|other: &AuthorityCertificate| other.sha256() == certificate.sha256());
-                if !listed {
-                    let generation = known.map_or_else(|| highest + 1, |(generation, _)| *generation);
-                    highest = highest.max(generation);
-                    bundle.insert(generation, certificate);
-                }
-            }
+            Ok(certificate) => declared.push(certificate),
             Err(error) => {
                 let why = format!("certificate {number} of spec.source.external cannot be used: {error}");
                 problem.get_or_insert((Reason::CertificateInvalid, why));
             }
         }
     }
-    if bundle.is_empty() {
-        // Nothing that can be trusted: what is published stays, rather than a bundle that trusts nobody.
+    let whole = problem.is_none() && !declared.is_empty();
+    if before.bundle.is_empty() && !whole {
+        // Nothing is published that could stay, and a part of the list would be announced as the whole of it.
         return AuthorityState { problem, ..before };
+    }
+    // A list with an entry that cannot be read waits as that of a paused anchor does: the entry may be one that is
+    // published, and every peer under that authority would be refused.
+    if !before.bundle.is_empty() && (is_paused(&*seen.anchor) || !whole) {
+        bundle.clone_from(&before.bundle);
+    } else {
+        for certificate in &declared {
+            let known = before.bundle.iter().find(|(_, old)| old.sha256() == certificate.sha256());
+            let known = known.map(|(generation, _)| *generation).or_else(|| {
+                // Not published yet, or lost with its document: under another number every leaf would be issued anew.
+                remembered().find(|status| is_of(status, certificate)).map(|status| status.generation)
+            });
+            let listed = bundle.values().any(|other: &AuthorityCertificate| other.sha256() == certificate.sha256());
+            if !listed {
+                let generation = known.unwrap_or(highest + 1);
+                highest = highest.max(generation);
+                bundle.insert(generation, certificate.clone());
+            }
+        }
     }
     let at_hand = match &seen.signing_key {
         ObservedSigningKey::Present { spki_sha256 } => {
             let of_key = |c: &AuthorityCertificate| c.facts().spki_sha256.to_string() == *spki_sha256;
-            let found = bundle.iter().find(|(_, certificate)| of_key(certificate)).map(|(generation, _)| *generation);
+            // One that is kept and that the spec does not hold cannot issue: beside its key there is no certificate.
+            let mut usable = bundle.iter().filter(|(_, certificate)| declared.contains(certificate));
+            let found = usable.find(|(_, certificate)| of_key(certificate)).map(|(generation, _)| *generation);
             if found.is_none() {
                 let why = "the key in signingKeySecretRef belongs to none of the certificates in spec.source.external";
                 problem.get_or_insert((Reason::SigningKeyMismatch, why.to_owned()));

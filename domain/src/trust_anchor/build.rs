@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use saatkond_api::names::finalizer;
 use saatkond_api::refs::ClientIdRef;
+use saatkond_api::v1alpha1::member::Subsystem;
 use saatkond_api::{Member, SecurityServer, TrustAnchor};
 use saatkond_pki::bundle::Bundle;
 use saatkond_wire::configuration::{
-    AuthorityEntry, ConfigurationKeys, GroupEntry, InstanceConfiguration, MemberEntry, RotationEntry, ServerEntry,
-    SubsystemEntry,
+    AuthorityEntry, ConfigurationKeys, GroupEntry, InstanceConfiguration, MemberEntry, RotationEntry, ServedClient,
+    ServerEntry, SubsystemEntry,
 };
 use saatkond_wire::document::FORMAT;
 use saatkond_wire::identifier::{ClientId, MemberId};
@@ -54,6 +55,8 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
         .into_iter()
         .filter_map(|(key, candidates)| Some((key, &*holder(anchor, seen.policy, published, candidates)?.member)))
         .filter(|(_, member)| is_guarded(member))
+        // Else a server, or a guest on one, would be listed for somebody whom no entry announces.
+        .filter(|((class, code), member)| !is_paused(*member) || entry(published, class, code).is_some())
         .collect();
     let members = holders
         .iter()
@@ -91,12 +94,12 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
         let standing = published.and_then(|document| {
             let same =
                 |e: &&ServerEntry| e.member_class == class && e.member_code == code && e.server_code == server_code;
-            document.servers.iter().find(same)
+            document.servers.iter().find(same).filter(|entry| !is_left_behind(entry, server, &seen.servers))
         });
         let built = if frozen || is_paused(&**server) {
             standing.map(|standing| without_strangers(standing.clone(), &holders))
         } else {
-            Some(server_entry(server, owner, &holders))
+            Some(server_entry(server, owner, &holders, standing))
         };
         if let Some(built) = built {
             entries.push(built);
@@ -104,6 +107,19 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
         }
     }
     Registrations { members, servers: entries, registered }
+}
+
+/// Whether a standing entry is that of another server with the same code, which is going. A paused one that kept it would
+/// hold the other for as long as it is paused.
+fn is_left_behind(entry: &ServerEntry, server: &SecurityServer, all: &[Arc<SecurityServer>]) -> bool {
+    let leaves = |other: &SecurityServer| {
+        is_deleting(other)
+            && other.namespace() == server.namespace()
+            && other.spec.member_ref == server.spec.member_ref
+            && other.spec.server_code == server.spec.server_code
+            && address(other) == entry.address
+    };
+    address(server) != entry.address && all.iter().any(|other| leaves(other))
 }
 
 fn member_entry(member: &Member) -> MemberEntry {
@@ -122,16 +138,19 @@ fn member_entry(member: &Member) -> MemberEntry {
     }
 }
 
-fn server_entry(server: &SecurityServer, owner: &Member, holders: &BTreeMap<(&str, &str), &Member>) -> ServerEntry {
-    let own = own_subsystems(server, owner).into_iter().map(|subsystem| served_client(owner, subsystem));
+fn server_entry(
+    server: &SecurityServer,
+    owner: &Member,
+    holders: &BTreeMap<(&str, &str), &Member>,
+    standing: Option<&ServerEntry>,
+) -> ServerEntry {
+    let own = served(owner, own_subsystems(server, owner), standing);
     let guests = server.spec.guests.iter().filter_map(|guest| {
         let member = holders.get(&(guest.member_class.as_str(), guest.member_code.as_str()))?;
         (member.uid() != owner.uid()).then_some(*member)
     });
-    let theirs = guests.flat_map(|guest| {
-        guest_subsystems(server, guest).into_iter().map(|s| served_client(guest, s)).collect::<Vec<_>>()
-    });
-    let mut clients: Vec<_> = own.chain(theirs).collect();
+    let theirs = guests.flat_map(|guest| served(guest, guest_subsystems(server, guest), standing));
+    let mut clients: Vec<_> = own.into_iter().chain(theirs).collect();
     clients.sort();
     clients.dedup();
     ServerEntry {
@@ -141,6 +160,17 @@ fn server_entry(server: &SecurityServer, owner: &Member, holders: &BTreeMap<(&st
         address: address(server),
         clients,
     }
+}
+
+/// What a server serves of one member. Of a paused one that is what stands: its entry alone would be frozen else, and a
+/// subsystem that its spec moves or drops would change servers all the same.
+fn served(member: &Member, declared: Vec<&Subsystem>, standing: Option<&ServerEntry>) -> Vec<ServedClient> {
+    if is_paused(member) {
+        let (class, code) = (member.spec.member_class.as_str(), member.spec.member_code.as_str());
+        let all = standing.into_iter().flat_map(|entry| &entry.clients);
+        return all.filter(|client| client.member_class == class && client.member_code == code).cloned().collect();
+    }
+    declared.into_iter().map(|subsystem| served_client(member, subsystem)).collect()
 }
 
 /// A standing entry less the clients of members that are no longer registered: deregistration is never paused.

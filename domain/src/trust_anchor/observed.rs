@@ -42,9 +42,9 @@ pub struct ObservedTrustAnchor {
     /// The gateways' pods by namespace and name of their server, read for this look from the API server itself, as `servers` and
     /// `authorities` were then. `None`: what the caches show may be behind, so a transition that is decided on it is decided again.
     pub pods: Option<BTreeMap<(String, String), Vec<ObservedPod>>>,
-    /// The earliest time at which one of the published server configurations of this anchor's servers ends
-    /// (annotation `saatkond.io/expires-at`); `None` while there is none.
-    pub server_documents_expire: Option<Timestamp>,
+    /// When the published server configuration of each of `servers` under this anchor ends (annotation
+    /// `saatkond.io/expires-at`), by namespace and name of the server; nothing for one that has none.
+    pub server_documents_expire: BTreeMap<(String, String), Timestamp>,
 }
 
 /// A Secret that holds, or should hold, one generation of the authority.

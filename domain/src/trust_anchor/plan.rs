@@ -312,8 +312,8 @@ struct LastBundle {
     signing: Option<u64>,
 }
 
-/// Publishes when the content differs from what is published, when its day is over, or when what is published is not
-/// the newest that was.
+/// Publishes when the content differs from what is published, when its day is over, when what is published is not the
+/// newest that was, or when it has lost its labels.
 fn publish(
     seen: &ObservedTrustAnchor,
     authority: &AuthorityState,
@@ -334,7 +334,7 @@ fn publish(
     let mut edited = matches!(seen.published, Published::Invalid { .. });
     if let Published::Valid(document) = &seen.published {
         let standing = &*document.payload;
-        edited = standing.version < last_version;
+        edited = standing.version < last_version || !document.labelled;
         let due = resign_at(standing.signed_at, &uid);
         let lives = standing.expires_at.duration_since(standing.signed_at);
         let same_life = lives == wanted.expires_at.duration_since(wanted.signed_at);

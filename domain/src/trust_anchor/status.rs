@@ -244,7 +244,7 @@ fn authorities(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Time
                 generation: *generation,
                 state: state(facts.not_before, facts.not_after),
                 serial: facts.serial.clone(),
-                ski: facts.subject_key_id.as_deref().map(hex::encode).unwrap_or_default(),
+                ski: super::authority::key_id(certificate),
                 not_before: Time(facts.not_before),
                 not_after: Time(facts.not_after),
             }
@@ -298,10 +298,15 @@ fn serves_until(
         let signing = status.signing.iter().map(|leaf| leaf.not_after.0);
         status.leaf.iter().map(|leaf| leaf.not_after.0).chain(signing)
     });
+    // That of a server which was taken out stays and is not signed again: counted, it would say for good that time is over.
+    let documents = servers.iter().filter_map(|server| {
+        let place = (server.namespace().unwrap_or_default(), server.name_any());
+        seen.server_documents_expire.get(&place).copied()
+    });
     let issuing = authority.signing.and_then(|generation| authority.bundle.get(&generation));
     let until = leaves
         .chain(issuing.map(saatkond_pki::authority::AuthorityCertificate::not_after))
-        .chain(seen.server_documents_expire)
+        .chain(documents)
         .chain([document.expires_at])
         .min()?;
     let hour = SignedDuration::from_hours(1).as_secs();

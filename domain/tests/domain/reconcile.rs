@@ -87,6 +87,7 @@ impl World {
                     key_generation: publication.key_generation,
                     resource_version,
                     uid: "instance-uid".into(),
+                    labelled: true,
                 });
             })?;
             applied.published = true;
@@ -190,6 +191,7 @@ impl World {
             }
             let facts = IdentityFacts {
                 resource_version: self.next().to_string(),
+                labelled: true,
                 issue_number: plan.issue_number,
                 authentication,
                 signing,
@@ -210,6 +212,7 @@ impl World {
                     key_generation: publication.key_generation,
                     resource_version,
                     uid: "configuration-uid".into(),
+                    labelled: true,
                 };
                 world.configurations.insert(place, Published::Valid(document));
             })?;

@@ -16,10 +16,10 @@ use saatkond_domain::security_server::{plan, status};
 use saatkond_domain::serving::{address, dns_names};
 use saatkond_pki::key::Algorithm;
 use saatkond_pki::leaf::Usage;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixtures::{START, at, consumer_server};
-use crate::world::{World, authority, forbidden, key};
+use crate::world::{World, authority, forbidden, key, younger_twin};
 
 fn is_quiet(plan: &SecurityServerPlan) -> bool {
     plan.finalizer == FinalizerChange::Keep
@@ -164,6 +164,23 @@ fn a_guest_that_leaves_takes_its_leaf_along() {
 }
 
 #[test]
+fn an_identity_that_has_lost_its_labels_is_written_again_with_all_its_leaves() {
+    let world = World::steady();
+    let mut seen = world.observe_server(1);
+    assert!(plan(&seen, world.now).identity.is_none());
+    facts(&mut seen).labelled = false;
+    seen.issuer = None;
+    let planned = plan(&seen, world.now);
+    assert_eq!(issued(&planned), (false, vec![false, false]), "nothing is issued for it");
+    let identity = planned.identity.unwrap();
+    assert_eq!(identity.issue_number, 1, "nobody has to load it");
+    assert_eq!(identity.meta.labels.unwrap()["app.kubernetes.io/managed-by"], "saatkond");
+    assert_eq!(identity.replaces, Some(facts(&mut seen).resource_version.clone()));
+    let reasons: Vec<_> = planned.events.iter().map(|event| event.reason).collect();
+    assert_eq!(reasons, [Reason::DriftRepaired]);
+}
+
+#[test]
 fn nothing_is_issued_for_what_is_not_published() {
     type Change = fn(&mut ObservedSecurityServer);
     let cases: [(&str, Change, &str); 7] = [
@@ -271,6 +288,14 @@ fn the_server_configuration() {
     edited.configuration = Published::Invalid { resource_version: "7".into(), uid: "u".into(), why: "edited".into() };
     let planned = plan(&edited, world.now);
     assert_eq!(planned.configuration.unwrap().replaces.as_deref(), Some("7"));
+    assert!(planned.events.iter().any(|event| event.reason == Reason::DriftRepaired));
+    let mut unlabelled = world.observe_server(0);
+    let Published::Valid(document) = &mut unlabelled.configuration else { unreachable!() };
+    document.labelled = false;
+    let replaced = document.resource_version.clone();
+    let planned = plan(&unlabelled, world.now);
+    let publication = planned.configuration.expect("without its labels no watch shows it");
+    assert_eq!((publication.payload.version, publication.replaces), (standing.version + 1, Some(replaced)));
     assert!(planned.events.iter().any(|event| event.reason == Reason::DriftRepaired));
     let mut foreign = world.observe_server(0);
     foreign.configuration = Published::Foreign;
@@ -390,6 +415,35 @@ fn a_server_goes_when_nothing_published_speaks_of_it() {
 }
 
 #[test]
+fn a_server_that_another_follows_stays_until_its_address_is_out_of_the_document() {
+    for (name, own, follower, finalizer) in [
+        ("the entry leads to it", None, None, FinalizerChange::Keep),
+        ("both have one address", Some("benefits.example"), Some("benefits.example"), FinalizerChange::Remove),
+        ("its address has changed since", Some("new.example"), None, FinalizerChange::Keep),
+    ] {
+        let mut world = World::steady();
+        world.servers.push(younger_twin(&world.servers[1]));
+        if follower.is_some() {
+            world.servers[1].spec.address = own.map(Into::into);
+            world.reconcile_anchor(0).unwrap();
+        }
+        world.servers[1].spec.address = own.map(Into::into);
+        world.servers[2].spec.address = follower.map(Into::into);
+        world.delete_server(1);
+        assert_eq!(plan(&world.observe_server(1), world.now).finalizer, finalizer, "{name}");
+        world.reconcile_anchor(0).unwrap();
+        assert_eq!(plan(&world.observe_server(1), world.now).finalizer, FinalizerChange::Remove, "{name}");
+        let follower = address(&world.servers[2]);
+        assert!(world.document().servers.iter().any(|entry| entry.address == follower), "{name}");
+    }
+    // One that never was the holder leaves the holder's entry behind.
+    let mut world = World::steady();
+    world.servers.push(younger_twin(&world.servers[1]));
+    world.delete_server(2);
+    assert_eq!(plan(&world.observe_server(2), world.now).finalizer, FinalizerChange::Remove);
+}
+
+#[test]
 fn pause_stops_changes_of_the_spec_and_no_renewal() {
     let mut world = World::steady();
     world.servers[1].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
@@ -407,10 +461,53 @@ fn pause_stops_changes_of_the_spec_and_no_renewal() {
 }
 
 #[test]
+fn what_a_paused_member_has_published_stays_while_its_servers_go_on() {
+    let mut world = World::steady();
+    for member in &mut world.members {
+        member.annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    }
+    let standing = world.observe_server(0).configuration.payload().unwrap().clone();
+    // A right, a group, a service and a subsystem: each would reach the gateways within seconds.
+    let subsystem = &mut world.members[0].spec.subsystems[0];
+    let right = subsystem.services[0].access.pop().unwrap();
+    subsystem.services[1].access.push(right);
+    subsystem.local_groups.clear();
+    let mut second = subsystem.clone();
+    second.code = "second".parse().unwrap();
+    world.members[0].spec.subsystems.push(second);
+    assert!(is_quiet(&plan(&world.observe_server(0), world.now)), "{:#?}", plan(&world.observe_server(0), world.now));
+    // The server's own spec does not wait, and the member's stays as it is while it is acted upon.
+    world.servers[0].spec.limits.max_body_bytes = Some(4096);
+    let changed = plan(&world.observe_server(0), world.now).configuration.expect("the limit is the server's").payload;
+    assert_eq!((changed.limits.max_body_bytes, &changed.clients), (Some(4096), &standing.clients));
+    // A document that is gone comes back with what was registered, and with no more.
+    let mut gone = world.observe_server(0);
+    gone.configuration = Published::Absent;
+    let clients = plan(&gone, world.now).configuration.expect("put back").payload.clients;
+    let ids = |clients: &[saatkond_wire::configuration::ClientEntry]| -> Vec<_> {
+        clients.iter().map(|client| client.id.clone()).collect()
+    };
+    assert_eq!(ids(&clients), ids(&standing.clients));
+
+    // A guest that is paused stays with what it has, until it is not admitted any more or the server does not take it.
+    world.members[2].spec.subsystems.clear();
+    assert!(plan(&world.observe_server(1), world.now).configuration.is_none());
+    let count = |world: &World| {
+        let planned = plan(&world.observe_server(1), world.now);
+        planned.configuration.map(|publication| publication.payload.clients.len())
+    };
+    let mut unlisted = world.clone();
+    unlisted.servers[1].spec.guests.clear();
+    assert_eq!(count(&unlisted), Some(3));
+    world.admit("clinic", None);
+    assert_eq!(count(&world), Some(3));
+}
+
+#[test]
 fn conditions_of_a_running_server() {
     type Change = fn(&mut ObservedSecurityServer);
     let alone: Change = |s| processes(s)[0].started_alone = Some(Time(at(START)));
-    let cases: [(&str, ConditionType, Change, &str, &str); 11] = [
+    let cases: [(&str, ConditionType, Change, &str, &str); 18] = [
         ("fine", ConditionType::Ready, |_| {}, "AsDeclared", "2 processes serve"),
         ("loaded", ConditionType::ConfigurationLoaded, |_| {}, "AsDeclared", "every process"),
         (
@@ -456,6 +553,69 @@ fn conditions_of_a_running_server() {
             "PodsNotReady",
             "1 of 2",
         ),
+        // A new pod that never starts, or has not yet: those from before stay ready.
+        (
+            "not looked at by the Deployment's controller",
+            ConditionType::Available,
+            |s| s.deployment.as_mut().unwrap().observed = false,
+            "RollingOut",
+            "to be rolled out",
+        ),
+        (
+            "stuck",
+            ConditionType::Ready,
+            |s| {
+                let deployment = s.deployment.as_mut().unwrap();
+                (deployment.replicas, deployment.updated) = (3, 1);
+                deployment.message = Some("has timed out progressing".into());
+            },
+            "RollingOut",
+            "1 of 2 processes are as declared now, 2 are older: has timed out progressing",
+        ),
+        (
+            "the last new pod is not ready",
+            ConditionType::Available,
+            |s| {
+                let deployment = s.deployment.as_mut().unwrap();
+                (deployment.replicas, deployment.updated, deployment.ready) = (3, 2, 2);
+            },
+            "RollingOut",
+            "2 of 2 processes are as declared now, 1 are older",
+        ),
+        (
+            "one more than declared, as new as the others",
+            ConditionType::Available,
+            |s| {
+                let deployment = s.deployment.as_mut().unwrap();
+                (deployment.replicas, deployment.updated, deployment.ready) = (3, 3, 3);
+            },
+            "AsDeclared",
+            "2 of 2",
+        ),
+        (
+            "the Deployment is applied now",
+            ConditionType::Ready,
+            |s| outdated(s, ChildKind::Deployment),
+            "RollingOut",
+            "to be rolled out",
+        ),
+        (
+            "another object is applied now",
+            ConditionType::Ready,
+            |s| outdated(s, ChildKind::NetworkPolicy),
+            "AsDeclared",
+            "2 processes serve",
+        ),
+        (
+            "too few are ready while it is rolled out",
+            ConditionType::Available,
+            |s| {
+                let deployment = s.deployment.as_mut().unwrap();
+                (deployment.updated, deployment.ready) = (1, 1);
+            },
+            "PodsNotReady",
+            "1 of 2",
+        ),
         ("no pods", ConditionType::Available, |s| s.deployment = None, "Waiting", "not declared"),
         (
             "scaled to zero",
@@ -477,6 +637,11 @@ fn conditions_of_a_running_server() {
     let (found, message) = reason(&outcome(&world.observe_server(1)), ConditionType::ReferencesResolved);
     assert_eq!(found, "GuestNotConfirmed");
     assert!(message.contains("COM/1"), "{message}");
+}
+
+/// Another one than stands there is wanted.
+fn outdated(seen: &mut ObservedSecurityServer, kind: ChildKind) {
+    seen.children.iter_mut().find(|child| child.kind == kind).unwrap().applied_hash = Some("old".into());
 }
 
 fn processes(seen: &mut ObservedSecurityServer) -> &mut Vec<saatkond_api::v1alpha1::security_server::ProcessReceipt> {
@@ -599,6 +764,78 @@ fn additions_are_drift_in_lists_and_selectors_and_nowhere_else() {
             fields.insert(key.into(), value);
         }
         assert!(!covers(&changed, &applied), "{name}");
+    }
+}
+
+#[test]
+fn additions_to_a_pod_are_drift_where_they_open_a_way_or_stop_it() {
+    let world = World::steady();
+    let seen = world.observe_server(0);
+    let keys = &world.document().configuration_keys;
+    let place = saatkond_domain::security_server::registration::place(&seen).unwrap();
+    let children = saatkond_domain::security_server::build::children(&seen, &place, &[keys.current.key, keys.next.key]);
+    let applied = |kind| children.iter().find(|child| child.kind() == kind).unwrap().value();
+    let (deployment, service) = (applied(ChildKind::Deployment), applied(ChildKind::Service));
+    let (pod, container) = ("/spec/template/spec", "/spec/template/spec/containers/0");
+    let added = |object: &Value, at: &str, key: &str, value: Value| {
+        let mut live = object.clone();
+        live.pointer_mut(at).unwrap_or_else(|| panic!("no {at}")).as_object_mut().unwrap().insert(key.into(), value);
+        live
+    };
+    for (applied, at, key, value) in [
+        (&deployment, "/spec", "paused", json!(true)),
+        (&deployment, pod, "hostNetwork", json!(true)),
+        (&deployment, pod, "hostPID", json!(true)),
+        (&deployment, pod, "shareProcessNamespace", json!(true)),
+        (&deployment, pod, "initContainers", json!([{"name": "more", "image": "x"}])),
+        (&deployment, pod, "hostAliases", json!([{"ip": "192.0.2.1", "hostnames": ["population-app"]}])),
+        (&deployment, "/spec/template/spec/securityContext", "sysctls", json!([{"name": "a", "value": "1"}])),
+        (&deployment, container, "command", json!(["sh"])),
+        (&deployment, container, "lifecycle", json!({"postStart": {"exec": {"command": ["sh"]}}})),
+        (&deployment, container, "envFrom", json!([{"secretRef": {"name": "other"}}])),
+        (&deployment, "/spec/template/spec/containers/0/ports/0", "hostPort", json!(8080)),
+        (&deployment, "/spec/template/spec/containers/0/securityContext", "privileged", json!(true)),
+        (&deployment, "/spec/template/spec/containers/0/securityContext", "runAsUser", json!(0)),
+        (&deployment, "/spec/template/spec/containers/0/securityContext/capabilities", "add", json!(["SYS_PTRACE"])),
+        (&deployment, "/spec/template/spec/containers/0/readinessProbe/httpGet", "host", json!("192.0.2.1")),
+        (&deployment, "/spec/template/spec/containers/0/volumeMounts/1", "subPath", json!("identity.json")),
+        (&service, "/spec", "publishNotReadyAddresses", json!(true)),
+    ] {
+        let live = added(applied, at, key, value);
+        assert!(!covers(&live, applied), "{at}/{key} is drift");
+        let mut repaired = live.clone();
+        merge(&mut repaired, &overwriting(&live, applied));
+        assert_eq!(&repaired, applied, "{at}/{key} is taken out");
+    }
+    // Defaults of the API server's, and what else is for the cluster's people to say.
+    for (applied, at, key, value) in [
+        (&deployment, "/spec", "progressDeadlineSeconds", json!(600)),
+        (&deployment, pod, "dnsPolicy", json!("ClusterFirst")),
+        (&deployment, pod, "schedulerName", json!("default-scheduler")),
+        (&deployment, pod, "tolerations", json!([{"operator": "Exists"}])),
+        (&deployment, pod, "aDefaultOfALaterVersion", json!(true)),
+        (&deployment, container, "terminationMessagePath", json!("/dev/termination-log")),
+        (&deployment, "/spec/template/spec/volumes/0/configMap", "defaultMode", json!(0o644)),
+        (&deployment, "/spec/template/metadata", "annotations", json!({"kubectl.kubernetes.io/restartedAt": "now"})),
+        (&service, "/spec", "clusterIP", json!("10.0.0.1")),
+    ] {
+        assert!(covers(&added(applied, at, key, value), applied), "{at}/{key} is none");
+    }
+}
+
+/// A JSON merge patch as the API server carries it out.
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else { return *object = patch.clone() };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let object = object.as_object_mut().unwrap();
+    for (key, value) in fields {
+        if value.is_null() {
+            object.remove(key);
+        } else {
+            merge(object.entry(key).or_insert(Value::Null), value);
+        }
     }
 }
 

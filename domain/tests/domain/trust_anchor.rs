@@ -11,16 +11,15 @@ use saatkond_api::v1alpha1::trust_anchor::{
     AdmissionMode, AuthorityState, BlockingProcess, ExternalSource, TrustAnchorStatus, TrustSource,
 };
 use saatkond_domain::effects::FinalizerChange;
-use saatkond_domain::observed::{AdmissionPolicy, ObservedPod, Published, Stored};
+use saatkond_domain::observed::{AdmissionPolicy, NamespaceAccess, ObservedPod, Published, Stored};
 use saatkond_domain::schedule::resign_at;
 use saatkond_domain::trust_anchor::build::{bundle_hash, registrations};
 use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedSigningKey, ObservedTrustAnchor};
 use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
 use saatkond_domain::trust_anchor::{plan, status};
-use saatkond_wire::configuration::InstanceConfiguration;
 
 use crate::fixtures::{START, at, object};
-use crate::world::{World, authority, forbidden, key};
+use crate::world::{World, authority, forbidden, key, younger_twin};
 
 fn outcome(seen: &ObservedTrustAnchor, now: jiff::Timestamp) -> TrustAnchorStatus {
     let plan = plan(seen, now);
@@ -33,7 +32,7 @@ fn reason(status: &TrustAnchorStatus, condition: ConditionType) -> (String, Stri
     (it.status.clone(), it.reason.clone(), it.message.clone())
 }
 
-fn edit(published: &mut Published<InstanceConfiguration>, change: impl FnOnce(&mut InstanceConfiguration)) {
+fn edit<P: Clone + std::fmt::Debug>(published: &mut Published<P>, change: impl FnOnce(&mut P)) {
     let Published::Valid(document) = published else { panic!("{published:?}") };
     change(Arc::make_mut(&mut document.payload));
 }
@@ -192,6 +191,13 @@ fn versions_never_go_back() {
     assert!(planned.publish.as_ref().unwrap().replaces.is_some(), "replaces exactly what was read");
     assert_eq!(planned.events[0].reason, Reason::DriftRepaired);
 
+    let mut unlabelled = world.observe_anchor(0);
+    let Published::Valid(document) = &mut unlabelled.published else { unreachable!() };
+    document.labelled = false;
+    let planned = plan(&unlabelled, world.now);
+    assert_eq!(planned.publish.as_ref().expect("no watch shows it").payload.version, version + 1);
+    assert_eq!(planned.events[0].reason, Reason::DriftRepaired);
+
     let mut edited = world.observe_anchor(0);
     edited.published = Published::Invalid { resource_version: "77".into(), uid: "u".into(), why: "signature".into() };
     let publication = plan(&edited, world.now).publish.unwrap();
@@ -267,7 +273,7 @@ fn who_is_registered() {
         (
             "rights lost for a while",
             |w| {
-                w.namespaces.get_mut("benefits").unwrap().access = saatkond_domain::observed::NamespaceAccess::Denied;
+                w.namespaces.get_mut("benefits").unwrap().access = NamespaceAccess::Denied;
             },
             all,
             both,
@@ -294,6 +300,34 @@ fn who_is_registered() {
     fresh.policy = AdmissionPolicy::Missing;
     fresh.settle();
     assert_eq!(names(&fresh).0, "", "nobody new without the policy");
+}
+
+#[test]
+fn an_older_claim_from_a_namespace_that_is_not_seen_pushes_nobody_out() {
+    let steady = World::steady();
+    let before = registrations(&steady.observe_anchor(0));
+    let mut contested = steady;
+    let mut squatter = contested.members[1].clone();
+    squatter.metadata.namespace = Some("elsewhere".into());
+    squatter.metadata.uid = Some("squatter-uid".into());
+    squatter.metadata.creation_timestamp = Some(Time(at(START - 1000)));
+    squatter.metadata.finalizers = None;
+    contested.members.push(squatter);
+    let cases: [(&str, Change); 3] = [
+        ("the other is seen", |_| {}),
+        ("neither is", |w| drop(w.namespaces.remove("benefits"))),
+        ("it is seen, may claim nothing, and its rights are not known yet", |w| {
+            w.admit("elsewhere", None);
+            w.namespaces.get_mut("elsewhere").unwrap().access = NamespaceAccess::Unknown;
+        }),
+    ];
+    for (name, change) in cases {
+        let mut world = contested.clone();
+        change(&mut world);
+        let after = registrations(&world.observe_anchor(0));
+        assert_eq!((&after.members, &after.servers), (&before.members, &before.servers), "{name}");
+        assert!(plan(&world.observe_anchor(0), world.now).publish.is_none(), "{name}");
+    }
 }
 
 #[test]
@@ -325,6 +359,62 @@ fn a_paused_object_keeps_its_entry_and_can_still_be_taken_out() {
     let document = plan(&world.observe_anchor(0), world.now).publish.unwrap().payload;
     assert_eq!(document.servers[1].clients.len(), 2);
     assert_eq!(document.servers[1].address, "ss1.benefits.svc:5500");
+}
+
+#[test]
+fn a_paused_anchor_passes_no_entry_on_to_the_next_server_with_its_code() {
+    let mut world = World::steady();
+    world.servers.push(younger_twin(&world.servers[1]));
+    world.anchors[0].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    world.delete_server(1);
+    let document = plan(&world.observe_anchor(0), world.now).publish.expect("taken out").payload;
+    assert!(document.servers.iter().all(|entry| entry.address != "ss1.benefits.svc:5500"), "{:?}", document.servers);
+    world.settle();
+    assert!(world.servers.iter().all(|it| it.uid().as_deref() != Some("consumer-server-uid")), "it has gone");
+}
+
+#[test]
+fn what_a_paused_member_has_published_stays_and_nothing_is_added() {
+    let mut world = World::steady();
+    for member in &mut world.members[1..] {
+        member.annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    }
+    let standing = world.document().servers.clone();
+    // One subsystem of the owner goes to no server, another one comes; the guest comes with one more.
+    world.members[1].spec.subsystems[1].servers = Some(vec![]);
+    world.members[1].spec.subsystems[0].code = "other".parse().unwrap();
+    let mut second = world.members[2].spec.subsystems[0].clone();
+    second.code = "second".parse().unwrap();
+    world.members[2].spec.subsystems.push(second);
+    assert_eq!(registrations(&world.observe_anchor(0)).servers, standing);
+    assert!(plan(&world.observe_anchor(0), world.now).publish.is_none());
+
+    // What others say of it is not its spec.
+    let clients = |world: &World| registrations(&world.observe_anchor(0)).servers[1].clients.len();
+    let mut unlisted = world.clone();
+    unlisted.servers[1].spec.guests.clear();
+    assert_eq!(clients(&unlisted), 2, "the server does not take it any more");
+    let mut refused = world.clone();
+    refused.admit("clinic", None);
+    assert_eq!(clients(&refused), 2, "it is not admitted any more");
+    world.members[1].annotations_mut().clear();
+    assert_eq!(clients(&world), 2, "the pause is over: `other` alone, and the guest's");
+}
+
+#[test]
+fn a_paused_member_that_was_never_published_is_registered_with_nothing() {
+    let mut world = World::federation();
+    world.members[1].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    world.members[2].annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    world.settle();
+    let document = world.document();
+    let codes: Vec<_> = document.members.iter().map(|it| &*it.member_code).collect();
+    assert_eq!(codes, ["70000001"]);
+    assert_eq!(document.servers.len(), 1, "its server would act for somebody whom no entry announces");
+    world.members[1].annotations_mut().clear();
+    world.settle();
+    let clients = &world.document().servers[1].clients;
+    assert_eq!((world.document().members.len(), clients.len()), (2, 2), "the guest waits still");
 }
 
 fn external(certificates: &[String], key: bool) -> TrustSource {
@@ -368,6 +458,12 @@ fn an_external_source() {
             assert_eq!(reason(&status, ConditionType::Ready).1, ready, "{name}");
         }
         assert!(plan(&seen, world.now).create_authority.is_none(), "{name}");
+        if name == "with its key" {
+            // The status was written and the document not, or it was lost: under another number every leaf would be issued anew.
+            Arc::make_mut(&mut seen.anchor).status = Some(status);
+            let again = plan(&seen, world.now).publish.expect("still to be published").payload;
+            assert_eq!(again.bundle.iter().map(|entry| entry.generation).collect::<Vec<_>>(), [1]);
+        }
     }
 }
 
@@ -419,6 +515,44 @@ fn another_external_authority_signs_only_when_every_process_trusts_it() {
     // A pod without a receipt counts as one that has not.
     world.servers[1].status.as_mut().unwrap().processes.pop();
     assert!(plan(&observe(&world), world.now).publish.is_none());
+}
+
+#[test]
+fn an_external_certificate_that_cannot_be_read_takes_none_that_is_published_away() {
+    let (one, two, three) = (authority(1, 8760), authority(2, 8760), authority(3, 8760));
+    let mut world = World::steady();
+    let truncated = |certificate: &saatkond_pki::authority::AuthorityCertificate| {
+        let pem = certificate.to_pem();
+        pem[..pem.len() / 2].to_owned()
+    };
+    let observe = |world: &World, certificates: &[String], key: &saatkond_pki::authority::AuthorityCertificate| {
+        let mut world = world.clone();
+        world.anchors[0].spec.source = external(certificates, true);
+        let mut seen = world.observe_anchor(0);
+        seen.signing_key = ObservedSigningKey::Present { spki_sha256: key.facts().spki_sha256.to_string() };
+        seen
+    };
+    let available = |seen: &ObservedTrustAnchor| reason(&outcome(seen, world.now), ConditionType::AuthorityAvailable);
+    // With the first one lost the second one alone would be announced, and every peer under the first one be refused.
+    let damaged = observe(&world, &[truncated(&one), two.to_pem()], &one);
+    assert!(plan(&damaged, world.now).publish.is_none(), "the published bundle stays");
+    let (status, why, message) = available(&damaged);
+    assert_eq!((&*status, &*why), ("False", "CertificateInvalid"));
+    assert!(message.starts_with("certificate 1 of spec.source.external"), "{message}");
+    assert_eq!(outcome(&damaged, world.now).signing_generation, None, "beside its key there is no certificate");
+    // An entry that comes is nothing that is lost: what can be issued is issued.
+    let coming = observe(&world, &[one.to_pem(), truncated(&two), three.to_pem()], &one);
+    assert!(plan(&coming, world.now).publish.is_none(), "all of the list or none");
+    assert!(available(&coming).2.starts_with("certificate 2 of spec.source.external"));
+    assert_eq!(outcome(&coming, world.now).signing_generation, Some(1));
+
+    let mended = observe(&world, &[one.to_pem(), two.to_pem()], &one);
+    let document = plan(&mended, world.now).publish.expect("announced").payload;
+    assert_eq!((document.bundle.len(), document.signing_generation), (2, 1));
+    // Nor is the first document made of what happens to be readable.
+    world.instance = Published::Absent;
+    world.anchors[0].status = None;
+    assert!(plan(&observe(&world, &[truncated(&one), two.to_pem()], &two), world.now).publish.is_none());
 }
 
 #[test]
@@ -531,6 +665,12 @@ fn how_long_it_serves_without_the_operator() {
     assert_eq!(until(&world), at(START + 90 * 3600), "a leaf is, cut to the hour");
     world.servers[1].status.as_mut().unwrap().signing[0].not_after = Time(at(START + 80 * 3600));
     assert_eq!(until(&world), at(START + 80 * 3600), "a signing leaf is");
+    let place = key(&world.servers[1]);
+    edit(world.configurations.get_mut(&place).unwrap(), |document| document.expires_at = at(START + 70 * 3600));
+    assert_eq!(until(&world), at(START + 70 * 3600), "a server's document is");
+    // It is not signed again once its owner may not claim the identity any more, and nobody is served by it.
+    world.admit("benefits", None);
+    assert_eq!(until(&world), at(START + 90 * 3600), "what is left of a server that was taken out counts for nothing");
 }
 
 #[test]

@@ -231,7 +231,11 @@ impl World {
             members: self.candidates(|member| member.spec.trust_anchor_ref.name == name),
             servers: self.servers.iter().cloned().map(Arc::new).collect(),
             pods: Some((0..self.servers.len()).map(|at| (key(&self.servers[at]), self.pods_of(at))).collect()),
-            server_documents_expire: self.configurations.values().filter_map(|it| Some(it.payload()?.expires_at)).min(),
+            server_documents_expire: self
+                .configurations
+                .iter()
+                .filter_map(|(place, it)| Some((place.clone(), it.payload()?.expires_at)))
+                .collect(),
             anchor: Arc::new(anchor),
         }
     }
@@ -413,6 +417,16 @@ impl World {
             })
             .collect()
     }
+}
+
+/// A younger server of the same owner with the same code, ready to follow: its finalizer is set.
+pub fn younger_twin(server: &SecurityServer) -> SecurityServer {
+    let mut twin = server.clone();
+    twin.metadata.name = Some("younger".into());
+    twin.metadata.uid = Some("younger-uid".into());
+    twin.metadata.creation_timestamp = Some(Time(at(START)));
+    twin.status = None;
+    twin
 }
 
 /// A failure as the operator would report it.

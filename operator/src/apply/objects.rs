@@ -14,23 +14,30 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::observe::{children, ownership};
 
-/// Sets or takes away our finalizer. The UID keeps an apply from making a new object where the old one is gone.
+/// Sets or takes away our finalizer. Those of others stay.
 pub async fn finalizer<K>(api: &Api<K>, object: &K, name: &str, change: FinalizerChange) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let finalizers = match change {
+    let (params, patch) = match change {
         FinalizerChange::Keep => return Ok(()),
-        FinalizerChange::Add => json!([name]),
-        FinalizerChange::Remove => json!([]),
+        FinalizerChange::Add => {
+            // The UID keeps an apply from making a new object where the old one is gone.
+            let metadata = json!({"name": object.name_any(), "uid": object.uid(), "finalizers": [name]});
+            let body = json!({"apiVersion": API_VERSION, "kind": K::kind(&()), "metadata": metadata});
+            (PatchParams::apply(manager::FINALIZER).force(), Patch::Apply(body))
+        }
+        // Not by an apply: it takes away only what no other manager holds. An object that was made anew from a dump has the
+        // finalizer from whoever made it, and would never end.
+        FinalizerChange::Remove => {
+            let others: Vec<_> = object.finalizers().iter().filter(|held| *held != name).collect();
+            // One that was added since would be lost unseen, and a newer object of the same name is not meant.
+            let metadata = json!({"resourceVersion": object.resource_version(), "finalizers": others});
+            let update = PatchParams { field_manager: Some(manager::FINALIZER.into()), ..PatchParams::default() };
+            (update, Patch::Merge(json!({"metadata": metadata})))
+        }
     };
-    let body = json!({
-        "apiVersion": API_VERSION,
-        "kind": K::kind(&()),
-        "metadata": {"name": object.name_any(), "uid": object.uid(), "finalizers": finalizers},
-    });
-    let params = PatchParams::apply(manager::FINALIZER).force();
-    match api.patch(&object.name_any(), &params, &Patch::Apply(body)).await {
+    match api.patch(&object.name_any(), &params, &patch).await {
         Ok(_) => Ok(()),
         // Gone already: there is nothing to hold any more.
         Err(kube::Error::Api(status)) if change == FinalizerChange::Remove && status.is_not_found() => Ok(()),

@@ -70,9 +70,20 @@ async fn steps(
     if *change == FinalizerChange::Add {
         objects::finalizer(&api, server, finalizer::SECURITY_SERVER, *change).await?;
     }
-    if let Some(plan) = identity {
-        applied.identity = Some(store_identity(context, gathered, plan).await?);
-    }
+    // The documents do not wait for it: signed anew by nobody, what a running server serves by would end because of a
+    // leaf that cannot be issued.
+    let issued = match identity {
+        Some(plan) => store_identity(context, gathered, plan).await.map(Some),
+        None => Ok(None),
+    };
+    let unissued = match issued {
+        Ok(facts) => {
+            applied.identity = facts;
+            None
+        }
+        Err(error) if error.is_unreachable() => return Err(error),
+        Err(error) => Some(error),
+    };
     let mut packed = gathered.configuration.packed.clone();
     if let Some(publication) = configuration {
         let cache = &context.caches.configurations;
@@ -81,6 +92,10 @@ async fn steps(
         applied.configuration = true;
     }
     copy(context, server, start_copy, &gathered.instance.packed, &packed).await?;
+    // The Deployment may be planned for an identity that is not there: pods without it cannot start.
+    if let Some(error) = unissued {
+        return Err(error);
+    }
     apply_children(context, &namespace, children).await?;
     for pod_uid in forget {
         objects::forget(context, server, pod_uid).await?;
@@ -196,7 +211,7 @@ async fn store_identity(context: &Context, gathered: &Gathered, plan: &IdentityP
     let stored = answer.map_err(Error::api(format!("write Secret {namespace}/{name}")))?;
     let version = stored.resource_version().unwrap_or_default();
     wipe(stored);
-    let facts = identity::identity_facts(&identity, version.clone())
+    let facts = identity::identity_facts(&identity, version.clone(), true)
         .map_err(|why| Error::Sign { doing: "read back what was issued", source: why.into() })?;
     context.caches.identities.put(place(&**server), version, Stored::Present(facts.clone()));
     Ok(facts)

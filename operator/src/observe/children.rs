@@ -12,8 +12,9 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::PartialObjectMeta;
 use saatkond_api::SecurityServer;
-use saatkond_api::names::{annotation, entry, label};
+use saatkond_api::names::{annotation, entry, label, role};
 use saatkond_domain::children::{Child, ChildKind, covers};
+use saatkond_domain::meta::is_labelled;
 use saatkond_domain::names::label_value;
 use saatkond_domain::observed::{DeploymentFacts, InstanceCopy, ObservedChild, ObservedPod, ObservedStartCopy};
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
@@ -216,7 +217,8 @@ pub async fn start_copy(
     let configuration = data(entry::SERVER_CONFIGURATION)
         .and_then(|packed| document::open::<ServerNumbers>(&packed.0, &trusted).ok())
         .is_some_and(|found| copy.server_version == Some(found.payload.version));
-    copy.intact = instance && configuration;
+    // Without our labels the watches do not show it: that it is edited or taken away would be noticed an hour late.
+    copy.intact = instance && configuration && is_labelled(map.labels(), server, role::START_COPY);
     context.caches.start_copies.put(place, map.resource_version().unwrap_or_default(), copy.clone());
     Ok(Some(copy))
 }

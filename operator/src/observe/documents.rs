@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt as _;
 use kube::api::Api;
+use kube::{Resource, ResourceExt as _};
 use saatkond_api::names::{self, MANAGED_BY, entry, label, role};
 use saatkond_domain::children::ChildKind;
 use saatkond_domain::names::label_value;
@@ -36,14 +36,22 @@ impl<P> ReadDocument<P> {
     }
 }
 
-/// Whether a ConfigMap that the watch does not show is asked for. Who may create it must know of one that is not ours;
-/// who only reads it need not ask.
+/// Whether a ConfigMap that the watch does not show is asked for. Who may create it must know of one that is not ours, and
+/// who is being deleted must not take a list that has not arrived for a deregistration; who else reads it need not ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unseen {
     /// Ask the API server.
     Ask,
     /// It is absent.
     Absent,
+}
+
+impl Unseen {
+    /// For the instance configuration that an object of ours is registered in.
+    #[must_use]
+    pub fn of<K: Resource>(registered: &K) -> Self {
+        if registered.meta().deletion_timestamp.is_some() { Self::Ask } else { Self::Absent }
+    }
 }
 
 /// The instance configuration of a trust anchor.
@@ -69,15 +77,19 @@ pub async fn server(
     context: &Context,
     namespace: &str,
     name: &str,
+    anchor: Option<&str>,
     keys: &AnchorKeys,
 ) -> Result<Arc<ReadDocument<ServerConfiguration>>, Error> {
     let map = saatkond_domain::names::server_configuration(namespace, name);
     let value = label_value(name);
-    let ours = [
+    let mut ours = vec![
         (label::ROLE, role::SERVER_CONFIGURATION),
         (label::SECURITY_SERVER, &*value),
         (label::SECURITY_SERVER_NAMESPACE, namespace),
     ];
+    let anchor = anchor.map(label_value);
+    // The link hands out no document without it.
+    ours.extend(anchor.as_deref().map(|anchor| (label::TRUST_ANCHOR, anchor)));
     let cache = &context.caches.configurations;
     read(context, map, entry::SERVER_CONFIGURATION, &ours, keys, Unseen::Ask, cache).await
 }
@@ -123,17 +135,27 @@ fn at_hand<P>(
     }
 }
 
+/// Labels alone do not say whose it is: whoever takes one off would keep the operator from ever putting the document back.
+/// One without them is ours by the UID of the trust anchor that owns it, or, where nobody does, by its signature.
 fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys: &AnchorKeys) -> ReadDocument<P> {
     let says = |key: &str, value: &str| map.labels().get(key).is_some_and(|found| found == value);
-    let is_ours = says(label::MANAGED_BY, MANAGED_BY) && ours.iter().all(|(key, value)| says(key, value));
-    if !is_ours {
-        return ReadDocument { published: Published::Foreign, packed: Bytes::new() };
+    let labelled = says(label::MANAGED_BY, MANAGED_BY) && ours.iter().all(|(key, value)| says(key, value));
+    let foreign = || ReadDocument { published: Published::Foreign, packed: Bytes::new() };
+    let controller = map.owner_references().iter().find(|owner| owner.controller == Some(true));
+    let (owned, free) = (controller.is_some_and(|it| Some(&it.uid) == keys.owner.as_ref()), controller.is_none());
+    if !(labelled || owned || free) {
+        return foreign();
     }
     let resource_version = map.resource_version().unwrap_or_default();
     let uid = map.uid().unwrap_or_default();
-    let invalid = |why: String| ReadDocument {
-        published: Published::Invalid { resource_version: resource_version.clone(), uid: uid.clone(), why },
-        packed: Bytes::new(),
+    let invalid = |why: String| {
+        if !(labelled || owned) {
+            return foreign();
+        }
+        ReadDocument {
+            published: Published::Invalid { resource_version: resource_version.clone(), uid: uid.clone(), why },
+            packed: Bytes::new(),
+        }
     };
     let Some(packed) = map.binary_data.as_mut().and_then(|data| data.remove(entry)) else {
         return invalid(format!("{entry} is missing"));
@@ -144,7 +166,7 @@ fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys
         Ok(verified) => {
             let signer = keys.iter().find(|(_, key)| key.key_id() == verified.key_id);
             let generation = signer.map_or(0, |(generation, _)| *generation);
-            kept(verified, generation, resource_version, uid)
+            kept(verified, generation, resource_version, uid, labelled)
         }
         Err(error) => invalid(chain(&error)),
     }
@@ -152,7 +174,13 @@ fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys
 
 /// A verified document as it stands in an object of this version.
 #[must_use]
-pub fn kept<P>(verified: Verified<P>, key_generation: u64, resource_version: String, uid: String) -> ReadDocument<P> {
+pub fn kept<P>(
+    verified: Verified<P>,
+    key_generation: u64,
+    resource_version: String,
+    uid: String,
+    labelled: bool,
+) -> ReadDocument<P> {
     ReadDocument {
         packed: Bytes::from(verified.packed),
         published: Published::Valid(PublishedDocument {
@@ -160,6 +188,73 @@ pub fn kept<P>(verified: Verified<P>, key_generation: u64, resource_version: Str
             key_generation,
             resource_version,
             uid,
+            labelled,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+    use saatkond_pki::configuration_key::ConfigurationKey;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        text: String,
+    }
+
+    impl Payload for Note {
+        const TYPE: &'static str = "note";
+    }
+
+    fn key(seed: u8) -> ConfigurationKey {
+        ConfigurationKey::from_seed(&[seed; 32]).unwrap()
+    }
+
+    /// Whose it is said to be, and by which key it is signed.
+    fn read(labels: &[(&str, &str)], owner: Option<&str>, seed: u8) -> Published<Note> {
+        let signed = document::sign(&Note { text: "t".into() }, &key(seed)).unwrap();
+        let owner =
+            owner.map(|uid| OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() });
+        let map = ConfigMap {
+            metadata: ObjectMeta {
+                labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+                owner_references: owner.map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            binary_data: Some(BTreeMap::from([("entry".to_owned(), ByteString(signed.packed))])),
+            ..ConfigMap::default()
+        };
+        let keys = AnchorKeys {
+            owner: Some("anchor".into()),
+            document_signers: BTreeMap::from([(1, Arc::new(key(1)))]),
+            ..AnchorKeys::default()
+        };
+        open(map, "entry", &[(label::ROLE, "note")], &keys).published
+    }
+
+    #[test]
+    fn a_document_is_ours_by_its_labels_its_owner_or_its_signature() {
+        let ours = [(label::MANAGED_BY, MANAGED_BY), (label::ROLE, "note")];
+        let labelled = |published: &Published<Note>| match published {
+            Published::Valid(document) => Some(document.labelled),
+            _ => None,
+        };
+        assert_eq!(labelled(&read(&ours, Some("anchor"), 1)), Some(true));
+        for one in ours {
+            assert_eq!(labelled(&read(&[one], Some("anchor"), 1)), Some(false), "a label was taken off: {one:?}");
+        }
+        assert_eq!(labelled(&read(&[], None, 1)), Some(false), "put back by hand, without its metadata");
+        let invalid = |published: &Published<Note>| matches!(published, Published::Invalid { .. });
+        assert!(invalid(&read(&ours, Some("anchor"), 2)), "edited");
+        assert!(invalid(&read(&[], Some("anchor"), 2)), "edited, and its labels taken off");
+        assert_eq!(read(&[], None, 2), Published::Foreign, "somebody's own");
+        assert_eq!(read(&[], Some("other"), 1), Published::Foreign, "another owner's, which will take it along");
     }
 }

@@ -6,6 +6,7 @@ use kube::api::Api;
 use saatkond_api::SecurityServer;
 use saatkond_api::names::{LINK_IDENTITY_SECRET, MANAGED_BY, entry, label, role};
 use saatkond_domain::children::ChildKind;
+use saatkond_domain::meta::is_labelled;
 use saatkond_domain::observed::{LeafFacts, Stored, is_ours};
 use saatkond_domain::security_server::observed::{IdentityFacts, SigningFacts};
 use saatkond_pki::certificate::CertificateFacts;
@@ -65,14 +66,15 @@ fn facts(mut secret: Secret, server: &SecurityServer) -> Stored<IdentityFacts> {
     let Ok(identity) = serde_json::from_str::<Identity>(&text) else {
         return Stored::Unusable { why: format!("{} is not an identity", entry::IDENTITY), resource_version };
     };
-    match identity_facts(&identity, resource_version.clone()) {
+    let labelled = is_labelled(secret.labels(), server, role::IDENTITY);
+    match identity_facts(&identity, resource_version.clone(), labelled) {
         Ok(facts) => Stored::Present(facts),
         Err(why) => Stored::Unusable { why, resource_version },
     }
 }
 
 /// What an identity says, once each certificate has been compared with its key.
-pub fn identity_facts(identity: &Identity, resource_version: String) -> Result<IdentityFacts, String> {
+pub fn identity_facts(identity: &Identity, resource_version: String, labelled: bool) -> Result<IdentityFacts, String> {
     let mut signing = Vec::new();
     for entry in &identity.signing {
         let leaf = credential_facts(&entry.credential)?;
@@ -81,6 +83,7 @@ pub fn identity_facts(identity: &Identity, resource_version: String) -> Result<I
     signing.sort_by(|a, b| a.member.cmp(&b.member));
     Ok(IdentityFacts {
         resource_version,
+        labelled,
         issue_number: identity.issue_number,
         authentication: credential_facts(&identity.authentication)?,
         signing,

@@ -37,7 +37,7 @@ pub async fn gather(
     let instance = match &anchor {
         Some(anchor) => {
             let known = keys::observe(context, &anchor.name_any(), false).await?;
-            documents::instance(context, &anchor.name_any(), &known, Unseen::Absent).await?
+            documents::instance(context, &anchor.name_any(), &known, Unseen::of(&*member)).await?
         }
         None => Arc::new(ReadDocument::absent()),
     };
@@ -55,8 +55,9 @@ pub async fn gather(
     });
     let owners: BTreeSet<_> = servers
         .iter()
-        .filter(|server| server.namespace().as_deref() != Some(&*here))
         .map(|server| (server.namespace().unwrap_or_default(), server.spec.member_ref.name.clone()))
+        // A host may live in the same namespace.
+        .filter(|owner| *owner != own)
         .collect();
     Ok(ObservedMember {
         policy: policy::observe(context).await?,
@@ -81,7 +82,7 @@ async fn descriptions(
         .filter_map(|service| service.openapi.as_ref())
         .map(|openapi| (openapi.config_map_ref.name.clone(), openapi.config_map_ref.key.clone()))
         .collect();
-    if named.is_empty() || namespace.access == NamespaceAccess::Denied {
+    if named.is_empty() || namespace.access != NamespaceAccess::Granted {
         return Ok(ObservedDescriptions::new());
     }
     let now = context.clock.elapsed();

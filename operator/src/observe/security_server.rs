@@ -44,14 +44,15 @@ pub async fn gather(
     let mut issuer = None;
     if let Some(anchor) = &anchor {
         known = keys::observe(context, &anchor.name_any(), false).await?;
-        instance = documents::instance(context, &anchor.name_any(), &known, Unseen::Absent).await?;
+        instance = documents::instance(context, &anchor.name_any(), &known, Unseen::of(&*server)).await?;
         issuer = self::issuer(context, anchor).await?;
     }
     // One that goes takes its document along, also where its owner has gone before it. Without the anchor's keys it does not
     // verify, which is no matter to whoever deletes it.
     let goes = server.metadata.deletion_timestamp.is_some();
     let configuration = if anchor.is_some() || goes {
-        documents::server(context, &here, &server.name_any(), &known).await?
+        let anchor = anchor.as_ref().map(|anchor| anchor.name_any());
+        documents::server(context, &here, &server.name_any(), anchor.as_deref(), &known).await?
     } else {
         Arc::new(ReadDocument::absent())
     };

@@ -10,7 +10,7 @@ use saatkond_api::names::{annotation, label, role};
 use saatkond_api::v1alpha1::trust_anchor::SourceChoice;
 use saatkond_api::{SecurityServer, TrustAnchor};
 use saatkond_domain::children::ChildKind;
-use saatkond_domain::names::label_value;
+use saatkond_domain::names::{label_value, server_configuration};
 use saatkond_domain::observed::ObservedPod;
 use saatkond_domain::trust_anchor::observed::ObservedTrustAnchor;
 
@@ -72,7 +72,7 @@ pub async fn gather(
         published: published.published.clone(),
         link_leaf: identity::link_leaf(context, &name).await?,
         members: members.into_iter().map(|member| candidate(context, member)).collect(),
-        server_documents_expire: server_documents_expire(context, &name),
+        server_documents_expire: server_documents_expire(context, &name, &servers),
         servers,
         pods,
         anchor,
@@ -106,14 +106,20 @@ async fn live_pods(context: &Context, servers: &[Arc<SecurityServer>]) -> Result
     Ok(pods)
 }
 
-/// When the first of the anchor's published server configurations ends, from their annotations.
-fn server_documents_expire(context: &Context, anchor: &str) -> Option<Timestamp> {
-    let maps = context.world.children_in(ChildKind::ConfigMap, &context.settings.namespace);
+/// When the published configuration of each of these servers under the anchor ends, from its annotation.
+fn server_documents_expire(
+    context: &Context,
+    anchor: &str,
+    servers: &[Arc<SecurityServer>],
+) -> BTreeMap<Place, Timestamp> {
     let anchor = label_value(anchor);
-    let ends = maps.iter().filter_map(|meta| {
+    let ends = servers.iter().filter_map(|server| {
+        let at = crate::store::place(&**server);
+        let map = server_configuration(&at.0, &at.1);
+        let meta = context.world.child(ChildKind::ConfigMap, &context.settings.namespace, &map)?;
         let ours = meta.label(label::TRUST_ANCHOR) == Some(&*anchor)
             && meta.label(label::ROLE) == Some(role::SERVER_CONFIGURATION);
-        meta.annotation(annotation::EXPIRES_AT).filter(|_| ours)?.parse().ok()
+        Some((at, meta.annotation(annotation::EXPIRES_AT).filter(|_| ours)?.parse().ok()?))
     });
-    ends.min()
+    ends.collect()
 }
