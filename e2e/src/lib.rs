@@ -1,7 +1,8 @@
 //! Whole journeys on real regions, the demo and the benchmarks.
 //!
 //! [`install`] puts Saatkond into a region, [`federation`] applies the example and makes calls through it, [`repair`]
-//! breaks things and times their repair, [`operator`] takes the operator away and brings it back. The demo
+//! breaks things and times their repair, [`operator`] takes the operator away and brings it back, [`rotation`] replaces
+//! the authority while calls go on. The demo
 //! (`make demo`) tells these steps to a person; `tests/journey.rs` asserts them.
 
 pub mod answer;
@@ -11,3 +12,4 @@ pub mod install;
 pub mod narrate;
 pub mod operator;
 pub mod repair;
+pub mod rotation;

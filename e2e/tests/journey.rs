@@ -10,6 +10,7 @@ use saatkond_e2e::federation::{self, BENEFITS, CLINIC, PERSONS, POLICE, SPECIMEN
 use saatkond_e2e::install;
 use saatkond_e2e::operator;
 use saatkond_e2e::repair::{Gateway, POPULATION};
+use saatkond_e2e::rotation;
 use saatkond_testbed::{Cluster, Layout, Region};
 use serde_json::Value;
 
@@ -133,7 +134,43 @@ fn a_federation_declared_in_yaml_exchanges_data() {
     federation::apply(&layout, cluster).unwrap();
     add_subsystem(cluster, false);
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
+
+    step("the authority is replaced, and taken back half way, while calls go on");
+    the_authority_is_replaced_under_calls(cluster, &person);
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
     drop(scene);
+}
+
+/// Once to the end, once cancelled when the next authority already issues. Not one call fails.
+fn the_authority_is_replaced_under_calls(cluster: &Cluster, person: &str) {
+    let callers = [(BENEFITS, person), (CLINIC, person)];
+    let before = rotation::standing(cluster, "ee").unwrap();
+    assert_eq!(before.phase, "Stable", "{before:?}");
+    let (whole, cancelled) = (format!("journey-{}", before.highest + 1), format!("journey-{}", before.highest + 2));
+    let (changes, calls) = rotation::under_calls(cluster, &callers, || {
+        rotation::ask(cluster, "ee", &whole)?;
+        let next = before.highest + 1;
+        let whole = rotation::until(cluster, "ee", &format!("stable with generation {next}"), |now| {
+            now.phase == "Stable" && now.generation == next
+        })?;
+        rotation::ask(cluster, "ee", &cancelled)?;
+        let there = rotation::until(cluster, "ee", "switching", |now| now.phase == "Switching")?;
+        rotation::cancel(cluster, "ee", &cancelled)?;
+        let back = rotation::until(cluster, "ee", &format!("back with generation {next}"), |now| {
+            now.phase == "Stable" && now.generation == next && now.highest == next + 1
+        })?;
+        Ok([whole, there, back])
+    })
+    .unwrap();
+    for phases in changes {
+        println!("journey: {phases:?}");
+    }
+    println!("journey: {} calls meanwhile, {} failed", calls.made, calls.failed.len());
+    assert!(calls.failed.is_empty(), "{:#?}", calls.failed);
+    assert!(calls.made >= 100, "{} calls are too few to show anything", calls.made);
+    let keys = cluster.kubectl(&["-n", install::NAMESPACE, "get", "secrets", "-o", "name"]).unwrap();
+    let kept: Vec<_> = keys.lines().filter(|name| name.starts_with("secret/ee-ca-")).collect();
+    assert_eq!(kept, [format!("secret/ee-ca-{}", before.highest + 1)], "only the authority in use has a key");
 }
 
 /// The entries of a gateway's start copy, as they stand in the ConfigMap.
