@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_is_refused_is_named() {
         for (text, entry, why) in [
-            ("/root/.kube/config", "\"/root/.kube/config\"", "is not NAME=/path/to/kubeconfig"),
+            ("/home/me/kubeconfig", "\"/home/me/kubeconfig\"", "is not NAME=/path/to/kubeconfig"),
             ("home=/a,", "\"\"", "is not NAME=/path/to/kubeconfig"),
             ("home=/a, lux=/b", "\" lux=/b\"", "lower-case letters and digits"),
             ("home=/a,Lux=/b", "\"Lux=/b\"", "lower-case letters and digits"),
