@@ -161,21 +161,6 @@ pub fn call_until_served(cluster: &Cluster, caller: Caller, path: &str, bound: D
     Ok(served)
 }
 
-/// How many of `count` calls in a row were answered with 200, and the first other answer.
-pub fn calls_in_a_row(cluster: &Cluster, caller: Caller, path: &str, count: usize) -> (usize, Option<String>) {
-    let mut served = 0;
-    let mut first = None;
-    for _ in 0..count {
-        match call(cluster, caller, path) {
-            Ok(answer) if answer.status == 200 => served += 1,
-            other => {
-                first.get_or_insert_with(|| format!("{other:?}"));
-            }
-        }
-    }
-    (served, first)
-}
-
 /// Calls `count` times over one connection, each once; what was said of those that were not answered with 200.
 pub fn failures(cluster: &Cluster, caller: Caller, path: &str, count: usize) -> anyhow::Result<Vec<String>> {
     let header = format!("X-Road-Client: {}", caller.client);

@@ -9,7 +9,7 @@ use saatkond_api::names::finalizer;
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::member::plan::{self, AppliedMember, MemberPlan};
 use saatkond_domain::member::status;
-use saatkond_domain::observed::{AdmissionPolicy, NamespaceAccess, ObservedDescription};
+use saatkond_domain::observed::{AdmissionPolicy, ObservedDescription};
 
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
@@ -25,8 +25,9 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
         return Ok(None);
     };
     // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
-    let namespace = context.world.namespace(namespace, &context.settings.namespace);
-    let Some(namespace) = namespace.filter(|it| it.access != NamespaceAccess::Unknown) else { return Ok(None) };
+    let Some(namespace) = context.world.known_namespace(namespace, &context.settings.namespace) else {
+        return Ok(None);
+    };
     let seen = observe::member::gather(context, member.clone(), namespace).await?;
     let now = context.clock.now();
     let todo = plan::plan(&seen, now);

@@ -24,8 +24,9 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
         return Ok(None);
     };
     // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
-    let namespace = context.world.namespace(namespace, &context.settings.namespace);
-    let Some(namespace) = namespace.filter(|it| it.access != NamespaceAccess::Unknown) else { return Ok(None) };
+    let Some(namespace) = context.world.known_namespace(namespace, &context.settings.namespace) else {
+        return Ok(None);
+    };
     let mut gathered = observe::security_server::gather(context, server.clone(), namespace).await?;
     let now = context.clock.now();
     // As if no child were there: what the plan then applies is what there should be, and what children are compared with.

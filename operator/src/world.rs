@@ -83,6 +83,11 @@ impl World {
         self.anchors.is_listed() && self.members.is_listed() && self.servers.is_listed() && self.namespaces.is_listed()
     }
 
+    /// As [`Self::namespace`], once the rights in it are known: nothing is decided about an object before.
+    pub fn known_namespace(&self, name: &str, operator: &str) -> Option<Arc<ObservedNamespace>> {
+        self.namespace(name, operator).filter(|namespace| namespace.access != NamespaceAccess::Unknown)
+    }
+
     /// A namespace with what is known of the operator's rights in it. `None`: it is not listed. The annotation does not wait
     /// for the rights: whoever has lost an identity would else pass for its holder until a first answer.
     pub fn namespace(&self, name: &str, operator: &str) -> Option<Arc<ObservedNamespace>> {
@@ -305,6 +310,7 @@ mod tests {
         world.namespaces.take(Change::All(vec![serde_json::from_value(namespace).unwrap()]));
         let seen = world.namespace("benefits", "saatkond-system").unwrap();
         assert_eq!((seen.identities.as_deref(), seen.access), (Some("EE/GOV/1"), NamespaceAccess::Unknown));
+        assert_eq!(world.known_namespace("benefits", "saatkond-system"), None);
         world.set_access("benefits", Some(NamespaceAccess::Denied));
         assert_eq!(world.namespace("benefits", "saatkond-system").unwrap().access, NamespaceAccess::Denied);
         assert_eq!(world.namespace("elsewhere", "saatkond-system"), None);

@@ -9,12 +9,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that cannot go on fails its test")]
 #![allow(clippy::type_complexity, reason = "a row of a table is read once, where it stands")]
 
+mod children;
 mod fixtures;
 mod golden;
 mod member;
 mod reconcile;
 mod rotation;
 mod security_server;
+mod security_server_status;
 mod trust_anchor;
 mod walk;
 mod world;

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, Reason, find};
 use saatkond_api::v1alpha1::security_server::SecurityServerStatus;
-use saatkond_domain::children::{Child, ChildKind, covers, overwriting};
+use saatkond_domain::children::{Child, ChildKind};
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
 use saatkond_domain::schedule::{may_renew_at, renew_at, resign_at};
@@ -16,10 +16,9 @@ use saatkond_domain::security_server::{plan, status};
 use saatkond_domain::serving::{address, dns_names};
 use saatkond_pki::key::Algorithm;
 use saatkond_pki::leaf::Usage;
-use serde_json::{Value, json};
 
 use crate::fixtures::{START, at, consumer_server};
-use crate::world::{World, authority, forbidden, key, younger_twin};
+use crate::world::{World, authority, key, younger_twin};
 
 fn is_quiet(plan: &SecurityServerPlan) -> bool {
     plan.finalizer == FinalizerChange::Keep
@@ -31,17 +30,17 @@ fn is_quiet(plan: &SecurityServerPlan) -> bool {
         && plan.deletions.is_empty()
 }
 
-fn facts(seen: &mut ObservedSecurityServer) -> &mut IdentityFacts {
+pub fn facts(seen: &mut ObservedSecurityServer) -> &mut IdentityFacts {
     let Stored::Present(facts) = &mut seen.identity else { panic!("no identity") };
     facts
 }
 
-fn outcome(seen: &ObservedSecurityServer) -> SecurityServerStatus {
+pub fn outcome(seen: &ObservedSecurityServer) -> SecurityServerStatus {
     let now = at(START);
     status(seen, &plan(seen, now), &AppliedSecurityServer::default(), now).status
 }
 
-fn reason(status: &SecurityServerStatus, condition: ConditionType) -> (String, String) {
+pub fn reason(status: &SecurityServerStatus, condition: ConditionType) -> (String, String) {
     let it = find(&status.conditions, condition).unwrap_or_else(|| panic!("no {condition} in {status:#?}"));
     (it.reason.clone(), it.message.clone())
 }
@@ -504,187 +503,6 @@ fn what_a_paused_member_has_published_stays_while_its_servers_go_on() {
 }
 
 #[test]
-fn conditions_of_a_running_server() {
-    type Change = fn(&mut ObservedSecurityServer);
-    let alone: Change = |s| processes(s)[0].started_alone = Some(Time(at(START)));
-    let cases: [(&str, ConditionType, Change, &str, &str); 18] = [
-        ("fine", ConditionType::Ready, |_| {}, "AsDeclared", "2 processes serve"),
-        ("loaded", ConditionType::ConfigurationLoaded, |_| {}, "AsDeclared", "every process"),
-        (
-            "no receipts",
-            ConditionType::ConfigurationLoaded,
-            |s| processes(s).clear(),
-            "NoProcess",
-            "no process has reported",
-        ),
-        (
-            "one silent",
-            ConditionType::ConfigurationLoaded,
-            |s| drop(processes(s).pop()),
-            "ReceiptsPending",
-            "pod ss1-1 has not reported",
-        ),
-        (
-            "old bundle",
-            ConditionType::ConfigurationLoaded,
-            |s| processes(s)[0].bundle_sequence = 0,
-            "ReceiptsPending",
-            "pod ss1-0 has not loaded the published bundle",
-        ),
-        (
-            "old identity",
-            ConditionType::ConfigurationLoaded,
-            |s| processes(s)[0].leaf_issue_number = 0,
-            "ReceiptsPending",
-            "identity",
-        ),
-        (
-            "started alone",
-            ConditionType::ConfigurationLoaded,
-            alone,
-            "StartedAlone",
-            "every process runs on what is published now; pod ss1-0 began at",
-        ),
-        ("started alone, and well", ConditionType::Ready, alone, "AsDeclared", "2 processes serve"),
-        (
-            "pods not ready",
-            ConditionType::Available,
-            |s| s.deployment.as_mut().unwrap().ready = 1,
-            "PodsNotReady",
-            "1 of 2",
-        ),
-        // A new pod that never starts, or has not yet: those from before stay ready.
-        (
-            "not looked at by the Deployment's controller",
-            ConditionType::Available,
-            |s| s.deployment.as_mut().unwrap().observed = false,
-            "RollingOut",
-            "to be rolled out",
-        ),
-        (
-            "stuck",
-            ConditionType::Ready,
-            |s| {
-                let deployment = s.deployment.as_mut().unwrap();
-                (deployment.replicas, deployment.updated) = (3, 1);
-                deployment.message = Some("has timed out progressing".into());
-            },
-            "RollingOut",
-            "1 of 2 processes are as declared now, 2 are older: has timed out progressing",
-        ),
-        (
-            "the last new pod is not ready",
-            ConditionType::Available,
-            |s| {
-                let deployment = s.deployment.as_mut().unwrap();
-                (deployment.replicas, deployment.updated, deployment.ready) = (3, 2, 2);
-            },
-            "RollingOut",
-            "2 of 2 processes are as declared now, 1 are older",
-        ),
-        (
-            "one more than declared, as new as the others",
-            ConditionType::Available,
-            |s| {
-                let deployment = s.deployment.as_mut().unwrap();
-                (deployment.replicas, deployment.updated, deployment.ready) = (3, 3, 3);
-            },
-            "AsDeclared",
-            "2 of 2",
-        ),
-        (
-            "the Deployment is applied now",
-            ConditionType::Ready,
-            |s| outdated(s, ChildKind::Deployment),
-            "RollingOut",
-            "to be rolled out",
-        ),
-        (
-            "another object is applied now",
-            ConditionType::Ready,
-            |s| outdated(s, ChildKind::NetworkPolicy),
-            "AsDeclared",
-            "2 processes serve",
-        ),
-        (
-            "too few are ready while it is rolled out",
-            ConditionType::Available,
-            |s| {
-                let deployment = s.deployment.as_mut().unwrap();
-                (deployment.updated, deployment.ready) = (1, 1);
-            },
-            "PodsNotReady",
-            "1 of 2",
-        ),
-        ("no pods", ConditionType::Available, |s| s.deployment = None, "Waiting", "not declared"),
-        (
-            "scaled to zero",
-            ConditionType::Available,
-            |s| Arc::make_mut(&mut s.server).spec.replicas = 0,
-            "ScaledToZero",
-            "replicas is 0",
-        ),
-    ];
-    for (name, condition, change, expected, words) in cases {
-        let mut seen = World::steady().observe_server(0);
-        change(&mut seen);
-        let (found, message) = reason(&outcome(&seen), condition);
-        assert_eq!(found, expected, "{name}");
-        assert!(message.contains(words), "{name}: {message}");
-    }
-    let mut world = World::steady();
-    world.members[2].spec.subsystems[0].servers = None;
-    let (found, message) = reason(&outcome(&world.observe_server(1)), ConditionType::ReferencesResolved);
-    assert_eq!(found, "GuestNotConfirmed");
-    assert!(message.contains("COM/1"), "{message}");
-}
-
-/// Another one than stands there is wanted.
-fn outdated(seen: &mut ObservedSecurityServer, kind: ChildKind) {
-    seen.children.iter_mut().find(|child| child.kind == kind).unwrap().applied_hash = Some("old".into());
-}
-
-fn processes(seen: &mut ObservedSecurityServer) -> &mut Vec<saatkond_api::v1alpha1::security_server::ProcessReceipt> {
-    &mut Arc::make_mut(&mut seen.server).status.as_mut().unwrap().processes
-}
-
-#[test]
-fn renewals_that_fail_are_named_before_they_hurt() {
-    let world = World::steady();
-    let mut seen = world.observe_server(0);
-    seen.issuer = None;
-    let leaf = seen.identity.facts().unwrap().authentication.clone();
-    let floor = saatkond_pki::renewal::floor(leaf.not_before, leaf.not_after).as_second();
-    let ends = leaf.not_after.as_second();
-    for (name, now, expected, words) in [
-        ("due, a third and more is left", floor - 1, "SigningKeyMissing", "no signing key"),
-        ("a third is left", floor, "RenewalOverdue", "not renewed"),
-        ("the last second", ends - 1, "RenewalOverdue", "not renewed"),
-        ("ended", ends, "RenewalOverdue", "has ended"),
-    ] {
-        let planned = plan(&seen, at(now));
-        let status = status(&seen, &planned, &AppliedSecurityServer::default(), at(now)).status;
-        let (found, message) = reason(&status, ConditionType::IdentityIssued);
-        assert_eq!(found, expected, "{name}");
-        assert!(message.contains(words), "{name}: {message}");
-    }
-}
-
-#[test]
-fn failures_show_and_take_nothing_back() {
-    let world = World::steady();
-    let mut seen = world.observe_server(0);
-    facts(&mut seen).authentication.dns_names.clear();
-    let planned = plan(&seen, world.now);
-    let applied = AppliedSecurityServer { failure: Some(forbidden()), ..AppliedSecurityServer::default() };
-    let after = status(&seen, &planned, &applied, world.now).status;
-    assert_eq!(reason(&after, ConditionType::IdentityIssued).0, "Forbidden");
-    assert_eq!(reason(&after, ConditionType::Ready).0, "Forbidden");
-    let before = seen.server.status.as_ref().unwrap();
-    assert_eq!((after.issue_number, &after.registered_keys), (before.issue_number, &before.registered_keys));
-}
-
-#[test]
 fn addresses_and_names() {
     let mut server = consumer_server();
     for (declared, expected, host) in [
@@ -703,155 +521,4 @@ fn addresses_and_names() {
         assert!(host.is_none_or(|host| names.iter().any(|name| name == host)), "{names:?}");
         assert!(names.is_sorted());
     }
-}
-
-#[test]
-fn additions_are_drift_in_lists_and_selectors_and_nowhere_else() {
-    let applied = json!({
-        "metadata": {"labels": {"a": "1"}, "ownerReferences": [{"uid": "u"}]},
-        "spec": {
-            "replicas": 2, "list": ["a"], "ports": [{"name": "x", "port": 1}], "none": {}, "externalIPs": [],
-            "requests": {"cpu": "0.5"}, "sizeLimit": "1024Mi",
-            "selector": {"a": "1"}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"n": "1"}}}]}],
-        },
-    });
-    let live = json!({
-        "metadata": {"labels": {"a": "1", "b": "2"}, "ownerReferences": [{"uid": "v"}, {"uid": "u", "controller": true}]},
-        "spec": {
-            "replicas": 2, "list": ["a"], "ports": [{"name": "x", "port": 1, "nodePort": 3}], "defaulted": true,
-            "requests": {"cpu": "500m"}, "sizeLimit": "1Gi",
-            "selector": {"a": "1"}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"n": "1"}}}]}],
-        },
-        "status": {},
-    });
-    assert!(covers(&live, &applied));
-    let from = "/spec/ingress/0/from/0";
-    for (name, path, value) in [
-        ("a value", "/spec/replicas", json!(3)),
-        ("no value", "/spec/replicas", json!(null)),
-        ("a list of values", "/spec/list", json!(["a", "b"])),
-        ("an entry", "/spec/ports/0/port", json!(9)),
-        ("one entry more", "/spec/ports", json!([{"name": "x", "port": 1}, {"name": "y", "port": 2}])),
-        ("two that are the same", "/spec/ports", json!([{"name": "x", "port": 1}, {"name": "x", "port": 1}])),
-        ("a selector that finds nothing", "/spec/selector", json!({"a": "1", "b": "2"})),
-        (
-            "a rule that allows all",
-            "/spec/ingress",
-            json!([{"from": [{"namespaceSelector": {"matchLabels": {"n": "1"}}}]}, {}]),
-        ),
-        (
-            "a peer with a further selector",
-            from,
-            json!({"namespaceSelector": {"matchLabels": {"n": "1"}}, "podSelector": {}}),
-        ),
-        ("a label", "/metadata/labels/a", json!("2")),
-        ("a quantity", "/spec/requests/cpu", json!("501m")),
-    ] {
-        let mut changed = live.clone();
-        *changed.pointer_mut(path).unwrap() = value;
-        assert!(!covers(&changed, &applied), "{name}");
-    }
-    for (name, at, key, value) in [
-        ("an address", "/spec", "externalIPs", json!(["192.0.2.1"])),
-        ("a removed field", "/spec", "replicas", json!(null)),
-        ("a removed list", "/spec", "ports", json!(null)),
-    ] {
-        let mut changed = live.clone();
-        let fields = changed.pointer_mut(at).unwrap().as_object_mut().unwrap();
-        if value.is_null() {
-            fields.remove(key);
-        } else {
-            fields.insert(key.into(), value);
-        }
-        assert!(!covers(&changed, &applied), "{name}");
-    }
-}
-
-#[test]
-fn additions_to_a_pod_are_drift_where_they_open_a_way_or_stop_it() {
-    let world = World::steady();
-    let seen = world.observe_server(0);
-    let keys = &world.document().configuration_keys;
-    let place = saatkond_domain::security_server::registration::place(&seen).unwrap();
-    let children = saatkond_domain::security_server::build::children(&seen, &place, &[keys.current.key, keys.next.key]);
-    let applied = |kind| children.iter().find(|child| child.kind() == kind).unwrap().value();
-    let (deployment, service) = (applied(ChildKind::Deployment), applied(ChildKind::Service));
-    let (pod, container) = ("/spec/template/spec", "/spec/template/spec/containers/0");
-    let added = |object: &Value, at: &str, key: &str, value: Value| {
-        let mut live = object.clone();
-        live.pointer_mut(at).unwrap_or_else(|| panic!("no {at}")).as_object_mut().unwrap().insert(key.into(), value);
-        live
-    };
-    for (applied, at, key, value) in [
-        (&deployment, "/spec", "paused", json!(true)),
-        (&deployment, pod, "hostNetwork", json!(true)),
-        (&deployment, pod, "hostPID", json!(true)),
-        (&deployment, pod, "shareProcessNamespace", json!(true)),
-        (&deployment, pod, "initContainers", json!([{"name": "more", "image": "x"}])),
-        (&deployment, pod, "hostAliases", json!([{"ip": "192.0.2.1", "hostnames": ["population-app"]}])),
-        (&deployment, "/spec/template/spec/securityContext", "sysctls", json!([{"name": "a", "value": "1"}])),
-        (&deployment, container, "command", json!(["sh"])),
-        (&deployment, container, "lifecycle", json!({"postStart": {"exec": {"command": ["sh"]}}})),
-        (&deployment, container, "envFrom", json!([{"secretRef": {"name": "other"}}])),
-        (&deployment, "/spec/template/spec/containers/0/ports/0", "hostPort", json!(8080)),
-        (&deployment, "/spec/template/spec/containers/0/securityContext", "privileged", json!(true)),
-        (&deployment, "/spec/template/spec/containers/0/securityContext", "runAsUser", json!(0)),
-        (&deployment, "/spec/template/spec/containers/0/securityContext/capabilities", "add", json!(["SYS_PTRACE"])),
-        (&deployment, "/spec/template/spec/containers/0/readinessProbe/httpGet", "host", json!("192.0.2.1")),
-        (&deployment, "/spec/template/spec/containers/0/volumeMounts/1", "subPath", json!("identity.json")),
-        (&service, "/spec", "publishNotReadyAddresses", json!(true)),
-    ] {
-        let live = added(applied, at, key, value);
-        assert!(!covers(&live, applied), "{at}/{key} is drift");
-        let mut repaired = live.clone();
-        merge(&mut repaired, &overwriting(&live, applied));
-        assert_eq!(&repaired, applied, "{at}/{key} is taken out");
-    }
-    // Defaults of the API server's, and what else is for the cluster's people to say.
-    for (applied, at, key, value) in [
-        (&deployment, "/spec", "progressDeadlineSeconds", json!(600)),
-        (&deployment, pod, "dnsPolicy", json!("ClusterFirst")),
-        (&deployment, pod, "schedulerName", json!("default-scheduler")),
-        (&deployment, pod, "tolerations", json!([{"operator": "Exists"}])),
-        (&deployment, pod, "aDefaultOfALaterVersion", json!(true)),
-        (&deployment, container, "terminationMessagePath", json!("/dev/termination-log")),
-        (&deployment, "/spec/template/spec/volumes/0/configMap", "defaultMode", json!(0o644)),
-        (&deployment, "/spec/template/metadata", "annotations", json!({"kubectl.kubernetes.io/restartedAt": "now"})),
-        (&service, "/spec", "clusterIP", json!("10.0.0.1")),
-    ] {
-        assert!(covers(&added(applied, at, key, value), applied), "{at}/{key} is none");
-    }
-}
-
-/// A JSON merge patch as the API server carries it out.
-fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else { return *object = patch.clone() };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let object = object.as_object_mut().unwrap();
-    for (key, value) in fields {
-        if value.is_null() {
-            object.remove(key);
-        } else {
-            merge(object.entry(key).or_insert(Value::Null), value);
-        }
-    }
-}
-
-#[test]
-fn overwriting_takes_out_what_applying_would_leave() {
-    let applied = json!({
-        "apiVersion": "v1", "metadata": {"name": "n"},
-        "spec": {"type": "ClusterIP", "selector": {"a": "1"}, "ports": [{"port": 80}]},
-    });
-    let live = json!({
-        "apiVersion": "v1", "metadata": {"name": "n", "labels": {"theirs": "1"}},
-        "spec": {"clusterIP": "10.0.0.1", "selector": {"a": "2", "b": "2"}, "ports": [{"port": 80}, {"port": 81}]},
-    });
-    let patch = json!({
-        "apiVersion": "v1",
-        "spec": {"type": "ClusterIP", "selector": {"a": "1", "b": null}, "ports": [{"port": 80}]},
-    });
-    assert_eq!(overwriting(&live, &applied), patch);
 }

@@ -72,18 +72,14 @@ async fn steps(
     }
     // The documents do not wait for it: signed anew by nobody, what a running server serves by would end because of a
     // leaf that cannot be issued.
-    let issued = match identity {
-        Some(plan) => store_identity(context, gathered, plan).await.map(Some),
-        None => Ok(None),
-    };
-    let unissued = match issued {
-        Ok(facts) => {
-            applied.identity = facts;
-            None
+    let mut unissued = None;
+    if let Some(plan) = identity {
+        match store_identity(context, gathered, plan).await {
+            Ok(facts) => applied.identity = Some(facts),
+            Err(error) if error.is_unreachable() => return Err(error),
+            Err(error) => unissued = Some(error),
         }
-        Err(error) if error.is_unreachable() => return Err(error),
-        Err(error) => Some(error),
-    };
+    }
     let mut packed = gathered.configuration.packed.clone();
     if let Some(publication) = configuration {
         let cache = &context.caches.configurations;
