@@ -46,10 +46,8 @@ fn expected_images(layout: &Layout, region: &str) -> String {
     let postgres = layout.image(POSTGRES.1).map_or_else(
         |_| {
             format!(
-                "not built here (`testbed/install.sh regions` does, as root and without {KUBECONFIGS}); any image with \
-                 PostgreSQL 17 and curl will do:\n    \
-                 printf 'FROM postgres:17\\nRUN apt-get update && apt-get install -y curl\\n' | docker build -t {} -",
-                POSTGRES.0
+                "not built here: `testbed/install.sh regions` does, as root and without {KUBECONFIGS}. An image with \
+                 PostgreSQL 17, its user postgres as 999, and curl takes its place"
             )
         },
         |path| path.display().to_string(),
@@ -164,7 +162,7 @@ mod tests {
             format!("  saatkond:dev                     {root}/target/images/saatkond.tar\n"),
             format!("  saatkond-person-register:dev     {root}/target/images/person-register.tar\n"),
             "  saatkond.io/testbed/postgres:17  not built here".to_owned(),
-            "printf 'FROM postgres:17\\nRUN ".to_owned(),
+            "PostgreSQL 17, its user postgres as 999, and curl".to_owned(),
             "`kind load image-archive FILE`".to_owned(),
         ] {
             assert!(said.contains(&expected), "{expected:?} is not in {said}");
