@@ -12,8 +12,7 @@ use saatkond_wire::document::{self, Payload};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::observe::caches::Versioned;
-use crate::observe::documents::{ReadDocument, kept};
+use crate::observe::documents::{ReadDocument, Remembered, kept};
 use crate::signer::AnchorKeys;
 
 /// Signs and writes. A second writer's document is never overwritten: the write carries the version that it replaces, or
@@ -23,7 +22,7 @@ pub async fn publish<P: Payload + Clone>(
     publication: &Publication<P>,
     keys: &AnchorKeys,
     manager: &str,
-    cache: &Versioned<String, Arc<ReadDocument<P>>>,
+    cache: &impl Remembered<P>,
 ) -> Result<Arc<ReadDocument<P>>, Error> {
     let name = publication.meta.name.clone().unwrap_or_default();
     let namespace = publication.meta.namespace.clone().unwrap_or_default();
@@ -50,8 +49,7 @@ pub async fn publish<P: Payload + Clone>(
     };
     let written = written.map_err(Error::api(format!("publish ConfigMap {name}")))?;
     let version = written.resource_version().unwrap_or_default();
-    let document =
-        Arc::new(kept(signed, publication.key_generation, version.clone(), written.uid().unwrap_or_default(), true));
-    cache.put(name, version, document.clone());
+    let document = Arc::new(kept(signed, publication.key_generation, version, written.uid().unwrap_or_default(), true));
+    cache.keep(name, &document);
     Ok(document)
 }

@@ -100,8 +100,9 @@ pub fn enlarged(objects: usize) -> Result<Federation> {
     let mut all = federation()?;
     let count = objects.checked_sub(all.size()).context("the federation counts more objects by itself")?;
     ensure!(count <= MEMBERS, "there are namespaces for {MEMBERS} further members, not for {count}");
-    // Members are ordered by size: the middle one is a median.
-    let template = all.members[MEMBERS / 2].clone();
+    let mut by_size: Vec<_> = all.members.iter().collect();
+    by_size.sort_by_key(|member| weight(member));
+    let template = by_size[MEMBERS / 2].clone();
     for (at, neighbour) in identities()?.iter().enumerate().take(count) {
         // Nobody else's code begins with a 9.
         let id =
@@ -126,6 +127,12 @@ pub fn enlarged(objects: usize) -> Result<Federation> {
         all.members.push(member);
     }
     Ok(all)
+}
+
+/// How large a member is. Members with few subsystems have few services mostly, not always: both count.
+fn weight(member: &Member) -> (usize, usize) {
+    let subsystems = &member.spec.subsystems;
+    (subsystems.iter().map(|subsystem| subsystem.services.len()).sum(), subsystems.len())
 }
 
 /// Whether a service of the member has an OpenAPI document.
@@ -451,6 +458,15 @@ mod tests {
         let identities: BTreeSet<_> =
             all.members.iter().map(|member| (&member.spec.member_class, &member.spec.member_code)).collect();
         assert_eq!(identities.len(), 472);
+    }
+
+    #[test]
+    fn further_members_are_of_median_size() {
+        let (all, more) = (federation().unwrap(), enlarged(1000).unwrap());
+        let further = weight(more.members.last().unwrap());
+        let smaller = all.members.iter().filter(|member| weight(member) < further).count();
+        let larger = all.members.iter().filter(|member| weight(member) > further).count();
+        assert!(smaller <= MEMBERS / 2 && larger <= MEMBERS / 2, "{further:?}: {smaller} are smaller, {larger} larger");
     }
 
     #[test]

@@ -20,13 +20,15 @@ use super::{Goal, Sheet, faker, proc};
 
 /// What is measured.
 pub const GOALS: &[Goal] = &[
-    Goal { metric: "ready_seconds", unit: "s", target: Some("<= 60") },
+    Goal { metric: "ready_seconds", unit: "s", target: Some(READY) },
     Goal { metric: "rss_peak_mib", unit: "MiB", target: Some("<= 64") },
     Goal { metric: "requests_per_object", unit: "", target: None },
     Goal { metric: "cpu_seconds", unit: "s", target: None },
     Goal { metric: "restart_writes", unit: "", target: Some("== 0") },
 ];
 
+/// The bound on `ready_seconds`.
+const READY: &str = "<= 60";
 /// Beyond this the run has failed; its values would say nothing.
 const BOUND: Duration = Duration::from_mins(10);
 /// For how long a restarted controller must have asked for nothing.
@@ -47,12 +49,11 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
         runs.push(Run { value, before });
         peaks.push(peak);
     }
-    let (ready, details) = calibration::judged(&runs)?;
+    let (ready, details) = calibration::judged(&runs, READY)?;
     sheet.note("ready_seconds", ready, details)?;
-    // What the controller may take is what it takes at the worst.
-    let judged = runs.iter().zip(&peaks).filter(|(run, _)| run.before.is_quiet()).map(|(_, peak)| *peak);
-    let worst = judged.clone().max_by(f64::total_cmp).context("there was no run")?;
-    sheet.note("rss_peak_mib", worst, json!({"runs": peaks, "judged": judged.count()}))
+    // What the controller may take is what it takes at the worst, on whatever machine.
+    let worst = peaks.iter().copied().max_by(f64::total_cmp).context("there was no run")?;
+    sheet.note("rss_peak_mib", worst, json!({"runs": peaks}))
 }
 
 /// One federation from nothing; the answer is after how many seconds all was Ready, and the controller's largest resident memory until

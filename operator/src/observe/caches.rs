@@ -3,9 +3,10 @@
 //! Each entry is a fact about one version of one object, so it is never stale: whoever uses it compares the version with
 //! what the watches show. That makes a look at a quiet object cost no request, and bounds memory to facts, not objects.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use saatkond_domain::observed::Stored;
@@ -13,9 +14,9 @@ use saatkond_domain::observed::{
     AdmissionPolicy, DeploymentFacts, ObservedDescriptions, ObservedPod, ObservedStartCopy,
 };
 use saatkond_domain::security_server::observed::IdentityFacts;
-use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
+use saatkond_wire::configuration::InstanceConfiguration;
 
-use super::documents::ReadDocument;
+use super::documents::{Packed, Parsed};
 use crate::store::Place;
 use crate::world::ChildPlace;
 
@@ -33,7 +34,10 @@ impl<P, F> Default for Versioned<P, F> {
 
 impl<P: Eq + Hash, F: Clone> Versioned<P, F> {
     /// The facts about this version.
-    pub fn get(&self, place: &P, version: &str) -> Option<F> {
+    pub fn get<Q: Eq + Hash + ?Sized>(&self, place: &Q, version: &str) -> Option<F>
+    where
+        P: Borrow<Q>,
+    {
         self.lock().get(place).filter(|(known, _)| known == version).map(|(_, facts)| facts.clone())
     }
 
@@ -100,9 +104,9 @@ pub struct Caches {
     /// Start copies.
     pub start_copies: Versioned<Place, ObservedStartCopy>,
     /// Instance configurations by name of the ConfigMap.
-    pub instances: Versioned<String, Arc<ReadDocument<InstanceConfiguration>>>,
+    pub instances: Parsed<InstanceConfiguration>,
     /// Server configurations by name of the ConfigMap.
-    pub configurations: Versioned<String, Arc<ReadDocument<ServerConfiguration>>>,
+    pub configurations: Packed,
     /// Pods by server.
     pub pods: Mutex<HashMap<Place, ListedPods>>,
     /// Descriptions by member.
@@ -116,6 +120,7 @@ impl Caches {
     pub fn forget_server(&self, place: &Place) {
         self.identities.retain(|known| known != place);
         self.start_copies.retain(|known| known != place);
+        self.configurations.forget(&saatkond_domain::names::server_configuration(&place.0, &place.1));
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
     }
 

@@ -11,7 +11,7 @@ use saatkond_domain::children::ChildKind;
 use saatkond_domain::names::label_value;
 use saatkond_domain::observed::{Published, PublishedDocument};
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
-use saatkond_wire::document::{self, Payload, Verified};
+use saatkond_wire::document::{self, DocumentError, Payload, Verified};
 
 use super::caches::Versioned;
 use super::keys;
@@ -33,6 +33,56 @@ impl<P> ReadDocument<P> {
     #[must_use]
     pub fn absent() -> Self {
         Self { published: Published::Absent, packed: Bytes::new() }
+    }
+}
+
+/// Documents that were read or written, each good while its ConfigMap is of the same version.
+pub trait Remembered<P> {
+    /// The document in this version of the ConfigMap.
+    fn recall(&self, name: &str, version: &str, keys: &AnchorKeys) -> Option<Arc<ReadDocument<P>>>;
+    /// Keeps a valid document.
+    fn keep(&self, name: String, document: &Arc<ReadDocument<P>>);
+}
+
+/// As they are: for the few that every look at anything needs.
+pub type Parsed<P> = Versioned<String, Arc<ReadDocument<P>>>;
+
+impl<P> Remembered<P> for Parsed<P> {
+    fn recall(&self, name: &str, version: &str, _: &AnchorKeys) -> Option<Arc<ReadDocument<P>>> {
+        self.get(name, version)
+    }
+
+    fn keep(&self, name: String, document: &Arc<ReadDocument<P>>) {
+        if let Published::Valid(valid) = &document.published {
+            self.put(name, valid.resource_version.clone(), document.clone());
+        }
+    }
+}
+
+/// As they travel, and opened anew at each look: a server's takes a tenth of the memory so, and there are as many as servers.
+pub type Packed = Versioned<String, PackedDocument>;
+
+/// A document of [`Packed`], with what its ConfigMap says of it.
+#[derive(Debug, Clone)]
+pub struct PackedDocument {
+    packed: Bytes,
+    uid: String,
+    labelled: bool,
+}
+
+impl<P: Payload> Remembered<P> for Packed {
+    fn recall(&self, name: &str, version: &str, keys: &AnchorKeys) -> Option<Arc<ReadDocument<P>>> {
+        let PackedDocument { packed, uid, labelled } = self.get(name, version)?;
+        let (verified, generation) = verified(&packed, keys).ok()?;
+        Some(Arc::new(kept(verified, generation, version.to_owned(), uid, labelled)))
+    }
+
+    fn keep(&self, name: String, document: &Arc<ReadDocument<P>>) {
+        if let Published::Valid(valid) = &document.published {
+            let packed = document.packed.clone();
+            let document = PackedDocument { packed, uid: valid.uid.clone(), labelled: valid.labelled };
+            self.put(name, valid.resource_version.clone(), document);
+        }
     }
 }
 
@@ -101,9 +151,9 @@ async fn read<P: Payload>(
     ours: &[(&str, &str)],
     keys: &AnchorKeys,
     unseen: Unseen,
-    cache: &Versioned<String, Arc<ReadDocument<P>>>,
+    cache: &impl Remembered<P>,
 ) -> Result<Arc<ReadDocument<P>>, Error> {
-    if let Some(known) = at_hand(context, &name, unseen, cache) {
+    if let Some(known) = at_hand(context, &name, unseen, keys, cache) {
         return Ok(known);
     }
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.settings.namespace);
@@ -111,27 +161,26 @@ async fn read<P: Payload>(
     let Some(map) = map else { return Ok(Arc::new(ReadDocument::absent())) };
     let version = map.resource_version().unwrap_or_default();
     // Written by us a moment ago, and the watch has not shown it yet.
-    if let Some(known) = cache.get(&name, &version) {
+    if let Some(known) = cache.recall(&name, &version, keys) {
         return Ok(known);
     }
     let document = Arc::new(open(map, entry, ours, keys));
     // One that does not verify may do so when more keys are at hand: only the good ones are kept.
-    if matches!(document.published, Published::Valid(_)) {
-        cache.put(name, version, document.clone());
-    }
+    cache.keep(name, &document);
     Ok(document)
 }
 
 /// What is known without asking.
 fn at_hand<P>(
     context: &Context,
-    name: &String,
+    name: &str,
     unseen: Unseen,
-    cache: &Versioned<String, Arc<ReadDocument<P>>>,
+    keys: &AnchorKeys,
+    cache: &impl Remembered<P>,
 ) -> Option<Arc<ReadDocument<P>>> {
     match context.world.child(ChildKind::ConfigMap, &context.settings.namespace, name) {
         None => (unseen == Unseen::Absent).then(|| Arc::new(ReadDocument::absent())),
-        Some(meta) => cache.get(name, &meta.version),
+        Some(meta) => cache.recall(name, &meta.version, keys),
     }
 }
 
@@ -160,16 +209,19 @@ fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys
     let Some(packed) = map.binary_data.as_mut().and_then(|data| data.remove(entry)) else {
         return invalid(format!("{entry} is missing"));
     };
-    let keys = keys.public_keys();
-    let trusted: Vec<_> = keys.iter().map(|(_, key)| *key).collect();
-    match document::open::<P>(&packed.0, &trusted) {
-        Ok(verified) => {
-            let signer = keys.iter().find(|(_, key)| key.key_id() == verified.key_id);
-            let generation = signer.map_or(0, |(generation, _)| *generation);
-            kept(verified, generation, resource_version, uid, labelled)
-        }
+    match verified(&packed.0, keys) {
+        Ok((verified, generation)) => kept(verified, generation, resource_version, uid, labelled),
         Err(error) => invalid(chain(&error)),
     }
+}
+
+/// A document that one of our keys verifies, with the generation of that key.
+fn verified<P: Payload>(packed: &[u8], keys: &AnchorKeys) -> Result<(Verified<P>, u64), DocumentError> {
+    let keys = keys.public_keys();
+    let trusted: Vec<_> = keys.iter().map(|(_, key)| *key).collect();
+    let verified = document::open::<P>(packed, &trusted)?;
+    let signer = keys.iter().find(|(_, key)| key.key_id() == verified.key_id);
+    Ok((verified, signer.map_or(0, |(generation, _)| *generation)))
 }
 
 /// A verified document as it stands in an object of this version.
@@ -217,8 +269,31 @@ mod tests {
         ConfigurationKey::from_seed(&[seed; 32]).unwrap()
     }
 
+    fn keys() -> AnchorKeys {
+        AnchorKeys {
+            owner: Some("anchor".into()),
+            document_signers: BTreeMap::from([(1, Arc::new(key(1)))]),
+            ..AnchorKeys::default()
+        }
+    }
+
+    #[test]
+    fn a_packed_document_is_recalled_as_it_was_read_while_its_key_counts() {
+        let ours = [(label::MANAGED_BY, MANAGED_BY), (label::ROLE, "note")];
+        let document = Arc::new(opened(&ours, Some("anchor"), 1));
+        let cache = Packed::default();
+        cache.keep("note".to_owned(), &document);
+        let recalled = cache.recall("note", "7", &keys()).unwrap();
+        assert_eq!((&recalled.published, &recalled.packed), (&document.published, &document.packed));
+        let recall = |version: &str, keys: &AnchorKeys| Remembered::<Note>::recall(&cache, "note", version, keys);
+        assert!(recall("8", &keys()).is_none(), "another version");
+        assert!(recall("7", &AnchorKeys::default()).is_none(), "its key is not ours any more");
+        cache.keep("invalid".to_owned(), &Arc::new(opened(&ours, Some("anchor"), 2)));
+        assert!(Remembered::<Note>::recall(&cache, "invalid", "7", &keys()).is_none());
+    }
+
     /// Whose it is said to be, and by which key it is signed.
-    fn read(labels: &[(&str, &str)], owner: Option<&str>, seed: u8) -> Published<Note> {
+    fn opened(labels: &[(&str, &str)], owner: Option<&str>, seed: u8) -> ReadDocument<Note> {
         let signed = document::sign(&Note { text: "t".into() }, &key(seed)).unwrap();
         let owner =
             owner.map(|uid| OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() });
@@ -226,17 +301,17 @@ mod tests {
             metadata: ObjectMeta {
                 labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
                 owner_references: owner.map(|owner| vec![owner]),
+                resource_version: Some("7".into()),
                 ..ObjectMeta::default()
             },
             binary_data: Some(BTreeMap::from([("entry".to_owned(), ByteString(signed.packed))])),
             ..ConfigMap::default()
         };
-        let keys = AnchorKeys {
-            owner: Some("anchor".into()),
-            document_signers: BTreeMap::from([(1, Arc::new(key(1)))]),
-            ..AnchorKeys::default()
-        };
-        open(map, "entry", &[(label::ROLE, "note")], &keys).published
+        open(map, "entry", &[(label::ROLE, "note")], &keys())
+    }
+
+    fn read(labels: &[(&str, &str)], owner: Option<&str>, seed: u8) -> Published<Note> {
+        opened(labels, owner, seed).published
     }
 
     #[test]
