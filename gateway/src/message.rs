@@ -6,14 +6,14 @@ use aws_lc_rs::digest;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use saatkond_pki::evidence::{self, EvidenceError, MessageDigests};
+use saatkond_pki::evidence::{self, BodyDigest, EvidenceError, MessageDigests};
 use saatkond_wire::identifier::{ClientId, ServerId};
 use saatkond_wire::leaf_name::LeafName;
 use tokio::time::timeout;
 
 use crate::error::Cause;
 use crate::frames::{EnvelopeError, Event, Reader};
-use crate::request::hash::{Digest, sha512};
+use crate::request::hash::sha512;
 use crate::state::chain;
 use crate::state::in_force::{InForce, LeafProblem};
 
@@ -87,19 +87,30 @@ impl MessageReader {
     }
 }
 
-/// Digests a body as it passes.
-pub struct BodyDigest {
+/// Digests a body as it passes, to so many bytes.
+pub struct Digesting<const N: usize> {
     context: digest::Context,
     length: u64,
 }
 
-impl Default for BodyDigest {
+/// For the body of a request.
+pub type DigestingRequest = Digesting<64>;
+/// For the body of an answer.
+pub type DigestingAnswer = Digesting<32>;
+
+impl Default for DigestingRequest {
     fn default() -> Self {
         Self { context: digest::Context::new(&digest::SHA512), length: 0 }
     }
 }
 
-impl BodyDigest {
+impl Default for DigestingAnswer {
+    fn default() -> Self {
+        Self { context: digest::Context::new(&digest::SHA256), length: 0 }
+    }
+}
+
+impl<const N: usize> Digesting<N> {
     /// Takes a piece.
     pub fn update(&mut self, piece: &[u8]) {
         self.context.update(piece);
@@ -114,9 +125,9 @@ impl BodyDigest {
 
     /// The digest; `None` when not a single byte passed, since there is no body part then.
     #[must_use]
-    pub fn finish(self) -> Option<Digest> {
+    pub fn finish(self) -> Option<[u8; N]> {
         (self.length > 0).then(|| {
-            let mut out = [0; 64];
+            let mut out = [0; N];
             out.copy_from_slice(self.context.finish().as_ref());
             out
         })
@@ -125,8 +136,8 @@ impl BodyDigest {
 
 /// The digests of a message.
 #[must_use]
-pub fn digests(rest: &[u8], body: Option<Digest>) -> MessageDigests {
-    MessageDigests { rest_part: sha512(rest), body }
+pub fn digests(rest: &[u8], body: Option<impl Into<BodyDigest>>) -> MessageDigests {
+    MessageDigests { rest_part: sha512(rest), body: body.map(Into::into) }
 }
 
 /// Why a signature is not accepted.

@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn message(number: usize) -> MessageDigests {
-        MessageDigests::of(&number.to_be_bytes(), None)
+        MessageDigests::of_request(&number.to_be_bytes(), None)
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::digest::sha256;
 use crate::key::{KeyError, KeyPair, SubjectPublicKey};
 use crate::manifest::batch_manifest;
 pub use crate::manifest::{
-    BATCH_ENTRY, BODY_ENTRY, MANIFEST_ENTRY, MESSAGE_ENTRY, MessageDigests, SIGNATURE_ENTRY, manifest,
+    BATCH_ENTRY, BODY_ENTRY, BodyDigest, MANIFEST_ENTRY, MESSAGE_ENTRY, MessageDigests, SIGNATURE_ENTRY, manifest,
 };
 use crate::pem::{self, PemError};
 use crate::verify::{self, Usage, VerifyError};
@@ -317,6 +317,7 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
+    use crate::digest::sha512;
     use crate::fixture::{self, HOUR, NOW, at};
     use crate::key::Algorithm;
 
@@ -326,7 +327,7 @@ mod tests {
     }
 
     fn digests() -> MessageDigests {
-        MessageDigests::of(b"POST /EE/GOV/70000002/registry HTTP/1.1", Some(b"{}"))
+        MessageDigests::of_request(b"POST /EE/GOV/70000002/registry HTTP/1.1", Some(b"{}"))
     }
 
     #[test]
@@ -335,7 +336,7 @@ mod tests {
         let bundle = fixture::bundle(&[&authority]);
         for algorithm in Algorithm::ALL {
             let credential = credential(&authority, algorithm);
-            for digests in [digests(), MessageDigests::of(b"", None)] {
+            for digests in [digests(), MessageDigests::of_request(b"", None)] {
                 let cms = sign(&digests, &credential, at(NOW)).unwrap();
                 let verified = verify(&cms, &digests, &bundle, at(NOW + 1)).unwrap();
                 assert_eq!((&verified.facts, verified.signing_time), (credential.facts(), at(NOW)), "{algorithm}");
@@ -352,9 +353,10 @@ mod tests {
         let cms = sign(&digests(), &credential(&authority, Algorithm::EcdsaP256), at(NOW)).unwrap();
         let others = [
             MessageDigests { body: None, ..digests() },
-            MessageDigests { body: Some([0; 64]), ..digests() },
+            MessageDigests { body: Some([0; 64].into()), ..digests() },
+            MessageDigests::of_answer(b"POST /EE/GOV/70000002/registry HTTP/1.1", Some(b"{}")),
             MessageDigests { rest_part: [0; 64], ..digests() },
-            MessageDigests { rest_part: digests().body.unwrap(), body: Some(digests().rest_part) },
+            MessageDigests { rest_part: sha512(b"{}"), body: Some(digests().rest_part.into()) },
         ];
         for other in others {
             assert_eq!(verify_signature_only(&cms, &other), Err(EvidenceError::OtherContent));
@@ -363,7 +365,7 @@ mod tests {
 
     /// Five messages under one signature; the odd one out has a shorter path.
     fn batch(credential: &SigningCredential) -> Vec<(MessageDigests, Vec<u8>)> {
-        let messages: Vec<_> = (0..5_u8).map(|number| MessageDigests::of(&[number], Some(b"{}"))).collect();
+        let messages: Vec<_> = (0..5_u8).map(|number| MessageDigests::of_request(&[number], Some(b"{}"))).collect();
         let signatures = sign_batch(&messages.iter().collect::<Vec<_>>(), credential, at(NOW)).unwrap();
         messages.into_iter().zip(signatures).collect()
     }

@@ -171,7 +171,7 @@ fn message_signatures_of_every_algorithm() {
         directory.write("ca.pem", authority.certificate().to_pem());
         let key = SystemKeys.generate(algorithm).unwrap();
         let credential = SigningCredential::new(issue(&authority, Usage::Signing, &key).der, key).unwrap();
-        let digests = MessageDigests::of(b"GET / HTTP/1.1\n", Some(b"body"));
+        let digests = MessageDigests::of_request(b"GET / HTTP/1.1\n", Some(b"body"));
         directory.write("manifest", evidence::manifest(&digests));
         let cms = evidence::sign(&digests, &credential, at(NOW)).unwrap();
         directory.write("signature.p7s", &cms);
@@ -187,11 +187,40 @@ fn message_signatures_of_every_algorithm() {
         {
             assert!(text.contains(part), "{algorithm}: {part} is missing in {text}");
         }
-        directory.write("manifest", evidence::manifest(&MessageDigests::of(b"GET / HTTP/1.1\n", Some(b"Body"))));
-        directory.refuses(&verify);
+        for other in [
+            MessageDigests::of_request(b"GET / HTTP/1.1\n", Some(b"Body")),
+            MessageDigests::of_answer(b"GET / HTTP/1.1\n", Some(b"body")),
+        ] {
+            directory.write("manifest", evidence::manifest(&other));
+            directory.refuses(&verify);
+        }
         directory.write("manifest", evidence::manifest(&digests));
         directory.write("signature.p7s", [&cms[..cms.len() - 1], &[cms[cms.len() - 1] ^ 1]].concat());
         directory.refuses(&verify);
+    }
+}
+
+/// What a manifest says of the parts is what OpenSSL digests them to.
+#[test]
+fn digests_in_manifests() {
+    let directory = Directory::new();
+    directory.write("message.xml", b"GET / HTTP/1.1\n");
+    directory.write("attachment1", b"body");
+    for (digests, of_body) in [
+        (MessageDigests::of_request(b"GET / HTTP/1.1\n", Some(b"body")), "sha512"),
+        (MessageDigests::of_answer(b"GET / HTTP/1.1\n", Some(b"body")), "sha256"),
+    ] {
+        let manifest = String::from_utf8(evidence::manifest(&digests)).unwrap();
+        for (part, algorithm) in [("message.xml", "sha512"), ("attachment1", of_body)] {
+            directory.accepts(&format!("dgst -{algorithm} -binary -out digest {part}"));
+            let value = directory.accepts("base64 -A -in digest");
+            let expected = format!(
+                "URI=\"{part}\">\n    <ds:DigestMethod Algorithm=\"http://www.w3.org/2001/04/xmlenc#{algorithm}\"/>\n    \
+                 <ds:DigestValue>{}</ds:DigestValue>",
+                value.trim()
+            );
+            assert!(manifest.contains(&expected), "{expected} is missing in {manifest}");
+        }
     }
 }
 
@@ -203,7 +232,7 @@ fn message_signatures_of_ed25519() {
     let key = SystemKeys.generate(Algorithm::Ed25519).unwrap();
     let leaf = issue(&authority, Usage::Signing, &key);
     directory.write("leaf.pem", &leaf.pem);
-    let digests = MessageDigests::of(b"GET / HTTP/1.1\n", None);
+    let digests = MessageDigests::of_request(b"GET / HTTP/1.1\n", None);
     directory.write("manifest", evidence::manifest(&digests));
     let cms = evidence::sign(&digests, &SigningCredential::new(leaf.der, key).unwrap(), at(NOW)).unwrap();
     directory.write("signature.p7s", &cms);
@@ -236,7 +265,7 @@ fn a_signature_of_another_form_is_refused() {
     let key = SystemKeys.generate(Algorithm::EcdsaP256).unwrap();
     directory.write("key.pem", key.to_pkcs8_pem().as_bytes());
     directory.write("leaf.pem", issue(&authority, Usage::Signing, &key).pem);
-    let digests = MessageDigests::of(b"GET / HTTP/1.1\n", None);
+    let digests = MessageDigests::of_request(b"GET / HTTP/1.1\n", None);
     directory.write("manifest", evidence::manifest(&digests));
     for extra in ["-cades", "-cades -nosmimecap", "-noattr", "-cades -nocerts", "-cades -nodetach", "-cades -keyid"] {
         let sign =

@@ -15,7 +15,7 @@ use crate::error::{Cause, Failure, Side};
 use crate::frames::{EnvelopeError, Event};
 use crate::http1::serve::{Aborted, Answer, AnswerBody};
 use crate::memory::Hold;
-use crate::message::{self, BodyDigest, MessageReader, ReadError};
+use crate::message::{self, DigestingAnswer, MessageReader, ReadError};
 use crate::pieces::Pieces;
 use crate::request::headers::{self, names};
 use crate::request::rest_part::AnswerPart;
@@ -49,7 +49,7 @@ struct Incoming {
     reader: MessageReader,
     expected: Expected,
     rest: Bytes,
-    digest: BodyDigest,
+    digest: DigestingAnswer,
     started: Instant,
     pieces: Pieces,
     hold: Hold,
@@ -87,7 +87,7 @@ pub async fn take(
         reader,
         expected,
         rest,
-        digest: BodyDigest::default(),
+        digest: DigestingAnswer::default(),
         started,
         pieces: Pieces::default(),
         hold,

@@ -24,7 +24,7 @@ use crate::exchange_body::ExchangeBody;
 use crate::frames::{body_frames, fault_frame, frame};
 use crate::http1::head::Head;
 use crate::http1::serve::{Answer, RequestBody};
-use crate::message::{self, BodyDigest, MessageReader};
+use crate::message::{self, DigestingRequest, MessageReader};
 use crate::peer::candidates;
 use crate::peer::pool::{self, ConnectError, Connection};
 use crate::request::hash::{Digest, request_hash, sha512};
@@ -302,7 +302,7 @@ impl Sending<'_> {
         sender: mpsc::Sender<Result<Bytes, io::Error>>,
         max: Option<u64>,
     ) -> Result<Option<Digest>, Failure> {
-        let mut digest = BodyDigest::default();
+        let mut digest = DigestingRequest::default();
         let mut failure = None;
         let _ = sender.send(Ok(frame(Kind::Rest, &self.rest))).await;
         while let Some(piece) = pieces.recv().await {

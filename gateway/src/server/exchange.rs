@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use rustls::pki_types::CertificateDer;
-use saatkond_pki::evidence::MessageDigests;
 use saatkond_wire::configuration::ErrorProfile;
 use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
@@ -21,7 +20,7 @@ use crate::context::Context;
 use crate::error::{Cause, Failure, Side};
 use crate::exchange_body::ExchangeBody;
 use crate::frames::{EnvelopeError, Event, body_frames, fault_frame, frame};
-use crate::message::{self, BodyDigest, MessageReader, ReadError};
+use crate::message::{self, DigestingAnswer, DigestingRequest, MessageReader, ReadError};
 use crate::metrics::UnderWay;
 use crate::pieces::Pieces;
 use crate::provider::information_system::{Answered, Call};
@@ -116,7 +115,7 @@ async fn provide(
     };
     let request = read_request(&rest)?;
     let mut granted = self::granted(context, &in_force, peer, &request)?;
-    let (body, digests) = verified(context, &in_force, reader, &rest, &request.client, &granted.caller_server).await?;
+    let (body, hash) = verified(context, &in_force, reader, &rest, &request.client, &granted.caller_server).await?;
     // An upload may take long: a right that was taken away meanwhile, or a server that was deregistered, counts.
     let current = context.state.current().unwrap_or_else(|| in_force.clone());
     if !Arc::ptr_eq(&current, &in_force) {
@@ -134,7 +133,7 @@ async fn provide(
         silence: (timeout > 0).then(|| Duration::from_secs(timeout.into())),
     };
     let answered = context.information_systems.call(call).await?;
-    let rest = answer_part(&answered, &request, &digests).encode();
+    let rest = answer_part(&answered, &request, hash).encode();
     if rest.len() > MAX_REST_PART {
         return Err(Failure::server(Cause::IoError, "the headers of the information system's answer are too long"));
     }
@@ -246,7 +245,7 @@ fn grant(
     if is_allowed { Ok(path) } else { Err(denied("")) }
 }
 
-/// Takes the body to the spool and judges the signature. Returns only what is proven to be the caller's.
+/// Takes the body to the spool and judges the signature. Returns only what is proven to be the caller's, with its request hash.
 async fn verified(
     context: &Arc<Context>,
     in_force: &Arc<InForce>,
@@ -254,10 +253,10 @@ async fn verified(
     rest: &[u8],
     client: &ClientId,
     server: &ServerId,
-) -> Result<(Rewound, MessageDigests), Failure> {
+) -> Result<(Rewound, String), Failure> {
     let limits = in_force.limits();
     let bounds = Bounds { body: limits.max_body_bytes, total: limits.spool_bytes };
-    let (mut digest, mut body) = (BodyDigest::default(), context.spool.body());
+    let (mut digest, mut body) = (DigestingRequest::default(), context.spool.body());
     let signature = loop {
         match reader.next().await.map_err(|error| unreadable(&error))? {
             Event::Body(piece) => {
@@ -276,19 +275,19 @@ async fn verified(
         }
     };
     reader.end().await.map_err(|error| unreadable(&error))?;
-    let digests = message::digests(rest, digest.finish());
+    let body_digest = digest.finish();
+    let digests = message::digests(rest, body_digest);
     // Judged by what is in force when the signature is at hand: a long upload may have outlived a bundle.
     let current = context.state.current().unwrap_or_else(|| in_force.clone());
     message::verify(&current, &signature, &digests, client, server, context.now())
         .map_err(|refused| Failure::server(refused.cause, refused.why))?;
     let body = body.rewind().await.map_err(|error| Failure::server(Cause::IoError, error.to_string()))?;
-    Ok((body, digests))
+    Ok((body, request_hash(&digests.rest_part, body_digest.as_ref())))
 }
 
-fn answer_part(answered: &Answered, request: &Asked, digests: &MessageDigests) -> AnswerPart {
+fn answer_part(answered: &Answered, request: &Asked, hash: String) -> AnswerPart {
     let status = answered.head.status();
     let mut lines = headers::of_answer(&answered.lines());
-    let hash = request_hash(&digests.rest_part, digests.body.as_ref());
     lines.extend([
         Line::new(names::ID, request.message_id.value.clone()),
         Line::new("x-road-client", request.client.to_string()),
@@ -302,7 +301,7 @@ fn answer_part(answered: &Answered, request: &Asked, digests: &MessageDigests) -
 
 /// Signs the answer and sends it: at once when it is short, as it comes when it is long.
 async fn message(mut reply: Reply, done: Done) -> Response<ExchangeBody> {
-    let (mut digest, mut pieces) = (BodyDigest::default(), Pieces::default());
+    let (mut digest, mut pieces) = (DigestingAnswer::default(), Pieces::default());
     let (max, mut hold) = (reply.in_force.limits().max_body_bytes, done.context.held.hold());
     let end = loop {
         match next(&mut reply.answered, &mut digest, max).await {
@@ -363,7 +362,11 @@ impl Done {
     }
 }
 
-async fn next(answered: &mut Answered, digest: &mut BodyDigest, max: Option<u64>) -> Result<Option<Bytes>, Failure> {
+async fn next(
+    answered: &mut Answered,
+    digest: &mut DigestingAnswer,
+    max: Option<u64>,
+) -> Result<Option<Bytes>, Failure> {
     let piece = answered.next().await?;
     if let Some(piece) = &piece {
         digest.update(piece);
@@ -375,7 +378,7 @@ async fn next(answered: &mut Answered, digest: &mut BodyDigest, max: Option<u64>
 }
 
 /// The signature frame of an answer.
-async fn sign(reply: &Reply, digest: BodyDigest, context: &Context) -> Result<Bytes, Failure> {
+async fn sign(reply: &Reply, digest: DigestingAnswer, context: &Context) -> Result<Bytes, Failure> {
     let now = context.now();
     // The newest leaf: a long answer may have outlived the one that was in force when it began.
     let current = context.state.current().unwrap_or_else(|| reply.in_force.clone());
@@ -391,7 +394,7 @@ async fn sign(reply: &Reply, digest: BodyDigest, context: &Context) -> Result<By
 async fn stream(
     context: &Context,
     mut reply: Reply,
-    mut digest: BodyDigest,
+    mut digest: DigestingAnswer,
     frames: VecDeque<Bytes>,
     pieces: Pieces,
     sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,

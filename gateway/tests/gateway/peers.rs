@@ -22,7 +22,7 @@ use crate::support::information_system::InformationSystem;
 use crate::support::log::Log;
 use crate::support::pair::{PETS, Pair};
 use crate::support::rogue::{
-    Client, Leaf, TurnsAway, authentication, batched, rest, serve, signed, signing, turn_away, unsigned,
+    Client, Leaf, TurnsAway, authentication, batched, rest, serve, signed, signed_answer, signing, turn_away, unsigned,
 };
 
 fn server(owner: &str, code: &str) -> ServerId {
@@ -261,22 +261,23 @@ async fn t060_t061_answers_that_lie() {
         let part = part.encode();
         let long = vec![b'x'; 3 << 20];
         let body = match lie.as_str() {
-            "honest-long" => signed(&part, &long, &signer),
+            "honest-long" => signed_answer(&part, &long, &signer),
             "unsigned" => unsigned(&part, b"good"),
             "unsigned-long" | "with-body-204" | "with-body-304" => unsigned(&part, &long),
             "batched" => batched(&part, b"good", &signer, true),
             "batched-other" => batched(&part, b"good", &signer, false),
             "batched-foreign" => batched(&part, b"good", &elsewhere, true),
-            "foreign" => signed(&part, b"good", &elsewhere),
-            "not-his" => signed(&part, b"good", &not_his),
+            "foreign" => signed_answer(&part, b"good", &elsewhere),
+            "digested-as-request" => signed(&part, b"good", &signer),
+            "not-his" => signed_answer(&part, b"good", &not_his),
             "altered" => {
-                let mut message = signed(&part, b"good", &signer);
+                let mut message = signed_answer(&part, b"good", &signer);
                 let at = message.windows(4).position(|window| window == b"good").unwrap();
                 message[at] = b'G';
                 message
             }
             "altered-long" => {
-                let mut message = signed(&part, &long, &signer);
+                let mut message = signed_answer(&part, &long, &signer);
                 let at = message.len() / 2;
                 message[at] = b'y';
                 message
@@ -285,7 +286,7 @@ async fn t060_t061_answers_that_lie() {
             "garbage" => vec![7; 100],
             "old-fault" => fault_frame(&fault).to_vec(),
             "late-fault" => [unsigned(&part, &long), fault_frame(&fault).to_vec()].concat(),
-            _ => signed(&part, b"good", &signer),
+            _ => signed_answer(&part, b"good", &signer),
         };
         let status = if lie == "status" { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
         (status, if lie == "kind" { "text/html" } else { CONTENT_TYPE }, body)
@@ -307,6 +308,7 @@ async fn t060_t061_answers_that_lie() {
         ("foreign", "signature_verification.cert_validation"),
         ("batched-foreign", "signature_verification.cert_validation"),
         ("batched-other", "signature_verification.invalid_signature_value"),
+        ("digested-as-request", "signature_verification.invalid_signature_value"),
         ("not-his", "signature_verification.incorrect_certificate"),
         ("altered", "signature_verification.invalid_signature_value"),
         ("empty", "missing_rest"),

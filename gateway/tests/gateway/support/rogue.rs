@@ -13,12 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use saatkond_gateway::frames::{Event, Reader, body_frames, frame};
-use saatkond_gateway::message;
-use saatkond_gateway::request::hash::sha512;
 use saatkond_gateway::request::headers::Line;
 use saatkond_gateway::request::rest_part::RequestPart;
 use saatkond_pki::authority::Authority;
-use saatkond_pki::evidence::{self, SigningCredential};
+use saatkond_pki::evidence::{self, MessageDigests, SigningCredential};
 use saatkond_pki::key::KeyPair;
 use saatkond_pki::leaf::Usage;
 use saatkond_pki::pem;
@@ -221,16 +219,24 @@ pub fn rest(method: &'static str, path: &str, client: &ClientId) -> Bytes {
     RequestPart { method, path: path.into(), query: None, headers }.encode()
 }
 
-/// A whole message.
+/// A whole request.
 pub fn signed(rest: &[u8], body: &[u8], signer: &SigningCredential) -> Vec<u8> {
-    let digest = (!body.is_empty()).then(|| sha512(body));
-    let signature = evidence::sign(&message::digests(rest, digest), signer, Timestamp::now()).unwrap();
+    whole(rest, body, &MessageDigests::of_request(rest, (!body.is_empty()).then_some(body)), signer)
+}
+
+/// A whole answer.
+pub fn signed_answer(rest: &[u8], body: &[u8], signer: &SigningCredential) -> Vec<u8> {
+    whole(rest, body, &MessageDigests::of_answer(rest, (!body.is_empty()).then_some(body)), signer)
+}
+
+fn whole(rest: &[u8], body: &[u8], digests: &MessageDigests, signer: &SigningCredential) -> Vec<u8> {
+    let signature = evidence::sign(digests, signer, Timestamp::now()).unwrap();
     unsigned(rest, body).into_iter().chain(frame(Kind::Signature, &signature)).collect()
 }
 
-/// A message under the signature of a batch of two: its own, or that of the other.
+/// An answer under the signature of a batch of two: its own, or that of the other.
 pub fn batched(rest: &[u8], body: &[u8], signer: &SigningCredential, is_own: bool) -> Vec<u8> {
-    let (own, other) = (message::digests(rest, Some(sha512(body))), message::digests(b"other", None));
+    let (own, other) = (MessageDigests::of_answer(rest, Some(body)), MessageDigests::of_answer(b"other", None));
     let mut signatures = evidence::sign_batch(&[&own, &other], signer, Timestamp::now()).unwrap();
     let signature = signatures.swap_remove(usize::from(!is_own));
     unsigned(rest, body).into_iter().chain(frame(Kind::Signature, &signature)).collect()
