@@ -17,7 +17,9 @@ TOOLS := $(CURDIR)/target/tools/bin
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE = target/$(TRIPLE)/release
 DEBUG = target/$(TRIPLE)/debug
-TESTBED = $(DEBUG)/testbed
+# Of the release profile, so that a first `make demo` builds each dependency once. Tests have their own beside them.
+DEMO := cargo build --release -p saatkond-testbed -p saatkond-e2e --bin testbed --bin demo
+TESTBED = $(RELEASE)/testbed
 export PATH := $(TOOLS):$(PATH)
 
 .PHONY: help
@@ -40,7 +42,7 @@ build: ## Build every crate, for development
 
 .PHONY: testbed
 testbed:
-	@$(STAGE) "build: testbed" $(BUILD) --quiet --bin testbed
+	@$(STAGE) "build: testbed and demo" $(DEMO)
 
 .PHONY: image
 image: testbed ## Build the images from static release binaries, print their size
@@ -75,13 +77,14 @@ chart: ## Test the Helm chart: lint, golden renders, refused values (UPDATE=1 wr
 	@$(STAGE) "chart" env UPDATE=$(UPDATE) cargo test --workspace --test chart
 
 .PHONY: crash
-crash: tools-api testbed ## Crash plans beyond those of `make test`, 25 min: pairs of crashes, API faults, 5 min of idling
+crash: tools-api ## Crash plans beyond those of `make test`, 25 min: pairs of crashes, API faults, 5 min of idling
+	@$(STAGE) "build: testbed" $(BUILD) --quiet --bin testbed
 	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --no-fail-fast --test crash --test idle --test rotation -- --nocapture
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
 	@$(STAGE) "build: release binaries" $(SHIPPED)
-	@$(STAGE) "build: bench" cargo build --release -p saatkond-e2e --bin bench
+	@$(STAGE) "build: bench" cargo build --release -p saatkond-bench
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
 
 .PHONY: name-given
@@ -114,5 +117,4 @@ demo: ## A federation that exchanges data, step by step; leaves the region runni
 	@# Side by side: what Go leaves idle while it fetches and links, Rust uses.
 	$(MAKE) --jobs=2 tools image
 	$(MAKE) plugin
-	$(STAGE) "build: demo" $(BUILD) --quiet --bin demo
-	@$(STAGE) "demo" $(DEBUG)/demo
+	$(STAGE) "demo" $(RELEASE)/demo

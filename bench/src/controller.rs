@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use saatkond_testbed::{ApiServer, ApiServerOptions, Cluster, Layout, wait};
 
-use crate::install::NAMESPACE;
+use saatkond_e2e::install::NAMESPACE;
 
 /// An API server of its own, with all that the chart installs; nothing runs the Deployments.
 pub fn api_server(layout: &Layout) -> anyhow::Result<ApiServer> {

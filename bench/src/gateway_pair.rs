@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::calibration::{self, Before};
 use super::{Goal, Sheet, median, proc};
-use crate::{federation, install};
+use saatkond_e2e::{federation, install};
 
 /// What is measured.
 pub const GOALS: &[Goal] = &[

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use saatkond_e2e::bench::{Sheet, federation_size, footprint, gateway_pair};
+use saatkond_bench::{Sheet, federation_size, footprint, gateway_pair};
 use saatkond_testbed::Layout;
 
 /// Measures one benchmark.

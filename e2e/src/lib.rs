@@ -1,4 +1,4 @@
-//! Whole journeys on real regions, the demo and the benchmarks.
+//! Whole journeys on real regions, and the demo.
 //!
 //! [`install`] puts Saatkond into a region, [`federation`] applies the example and makes calls through it, [`repair`]
 //! breaks things and times their repair, [`operator`] takes the operator away and brings it back, [`rotation`] replaces
@@ -6,7 +6,6 @@
 //! (`make demo`) tells these steps to a person; `tests/journey.rs` asserts them.
 
 pub mod answer;
-pub mod bench;
 pub mod federation;
 pub mod install;
 pub mod narrate;

@@ -3,7 +3,7 @@
 //! faults reaches, with the same objects made and deleted as often, and leave no field taken by force behind.
 //!
 //! Four scenarios: a federation is set up; one that stands is changed and damaged; one that stands is taken down; the authority
-//! of one that stands is replaced. Plans run on two API servers side by side. A plan is a federation with names of its own, so nothing of one is in another's way;
+//! of one that stands is replaced. Plans run on three API servers side by side. A plan is a federation with names of its own, so nothing of one is in another's way;
 //! those that must stand before are brought up many at once, by one operator, and are quiet while others have their turn.
 //!
 //! Writes of the lease are not cut: when they happen is a matter of time, and losing it has tests of its own.
@@ -35,7 +35,7 @@ const REFUSALS: Duration = Duration::from_mins(4);
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_ends_where_a_run_without_faults_ends() {
     let started = Instant::now();
-    let stages = [Stage::open(bed()).await, Stage::open(further_bed()).await];
+    let stages = [Stage::open(bed()).await, Stage::open(further_bed()).await, Stage::open(further_bed()).await];
     let mut references = Vec::new();
     for scenario in Scenario::ALL {
         let reference = stages[0].reference(scenario, &format!("{}quiet", scenario.letter())).await;

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{
-    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams,
-};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
 use saatkond_api::names::{label, manager};
@@ -345,12 +343,19 @@ pub fn fake_receipts(client: Client) -> tokio::task::JoinHandle<()> {
     let label = watcher::Config::default().labels(label::SECURITY_SERVER);
     let pods: Api<Pod> = Api::all(client.clone());
     let new = watcher(pods.clone(), label).default_backoff().touched_objects().map(|_| ()).boxed();
-    let mut changes = futures_util::stream::select_all([of("TrustAnchor"), of("SecurityServer"), new]);
+    // Whatever has changed meanwhile is one change: each look costs requests.
+    let changes = futures_util::stream::select_all([of("TrustAnchor"), of("SecurityServer"), new]).ready_chunks(1000);
+    let mut changes = Box::pin(changes);
     tokio::spawn(async move {
         while changes.next().await.is_some() {
             let listed = pods.list_metadata(&ListParams::default().labels(label::SECURITY_SERVER)).await;
+            let mut processes = BTreeMap::<_, Vec<_>>::new();
             for pod in listed.map(|list| list.items).unwrap_or_default() {
-                let _ = state_receipt(&client, &pod.namespace().unwrap_or_default(), &pod).await;
+                let server = pod.labels().get(label::SECURITY_SERVER).cloned().unwrap_or_default();
+                processes.entry((pod.namespace().unwrap_or_default(), server)).or_default().extend(pod.uid());
+            }
+            for ((namespace, server), uids) in processes {
+                let _ = state_receipts(&client, &namespace, &server, &uids).await;
             }
         }
     })
@@ -367,37 +372,42 @@ pub async fn until_authority(client: &Client, anchor: &str, generation: u64) {
     .await;
 }
 
-async fn state_receipt(client: &Client, namespace: &str, pod: &PartialObjectMeta<Pod>) -> Option<()> {
-    let name = pod.labels().get(label::SECURITY_SERVER)?;
-    let uid = pod.uid()?;
+async fn state_receipts(client: &Client, namespace: &str, name: &str, uids: &[String]) -> Option<()> {
     let server = get(client, "SecurityServer", namespace, name).await?;
     let member = get(client, "Member", namespace, server["spec"]["memberRef"]["name"].as_str()?).await?;
     let anchor = get(client, "TrustAnchor", "", member["spec"]["trustAnchorRef"]["name"].as_str()?).await?;
     let (published, leaf) = (&anchor["status"]["configuration"], &server["status"]["leaf"]);
-    let receipt = json!({
-        "podUid": uid, "incarnation": 1, "instanceVersion": published["version"], "serverVersion": 1,
-        "bundleSequence": anchor["status"]["bundle"]["sequence"],
-        "bundleHash": anchor["status"]["bundle"]["hash"].as_str()?.trim_start_matches("sha256:"),
-        "leafIssueNumber": server["status"]["issueNumber"], "leafSerial": leaf["serial"],
-        "oldSessions": [], "highestFormat": 1,
-    });
-    let standing = server["status"]["processes"].as_array().into_iter().flatten();
-    // Another version of the document alone is nothing that anybody waits for.
-    let same = |other: &Value| {
-        let keys = ["podUid", "bundleSequence", "bundleHash", "leafIssueNumber"];
-        keys.iter().all(|key| other[*key] == receipt[*key])
-    };
-    if leaf.is_null() || standing.into_iter().any(same) {
+    if leaf.is_null() {
         return None;
     }
-    let body = json!({
-        "apiVersion": "saatkond.io/v1alpha1", "kind": "SecurityServer", "metadata": {"name": name},
-        "status": {"processes": [receipt]},
-    });
-    let kind = kinds().into_iter().find(|known| known.kind == "SecurityServer")?;
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
-    let params = PatchParams::apply(&manager::link(&uid)).force();
-    api.patch_status(name, &params, &Patch::Apply(body)).await.ok().map(|_| ())
+    for uid in uids {
+        let receipt = json!({
+            "podUid": uid, "incarnation": 1, "instanceVersion": published["version"], "serverVersion": 1,
+            "bundleSequence": anchor["status"]["bundle"]["sequence"],
+            "bundleHash": anchor["status"]["bundle"]["hash"].as_str()?.trim_start_matches("sha256:"),
+            "leafIssueNumber": server["status"]["issueNumber"], "leafSerial": leaf["serial"],
+            "oldSessions": [], "highestFormat": 1,
+        });
+        let mut standing = server["status"]["processes"].as_array().into_iter().flatten();
+        // Another version of the document alone is nothing that anybody waits for.
+        let same = |other: &Value| {
+            let keys = ["podUid", "bundleSequence", "bundleHash", "leafIssueNumber"];
+            keys.iter().all(|key| other[*key] == receipt[*key])
+        };
+        if standing.any(same) {
+            continue;
+        }
+        let body = json!({
+            "apiVersion": "saatkond.io/v1alpha1", "kind": "SecurityServer", "metadata": {"name": name},
+            "status": {"processes": [receipt]},
+        });
+        let kind = kinds().into_iter().find(|known| known.kind == "SecurityServer")?;
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+        let params = PatchParams::apply(&manager::link(uid)).force();
+        // Whoever has gone meanwhile states nothing.
+        let _ = api.patch_status(name, &params, &Patch::Apply(body)).await;
+    }
+    Some(())
 }
 
 /// Waits until `look` finds something. What it saw instead is shown when the bound is over.
