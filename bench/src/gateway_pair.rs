@@ -281,13 +281,18 @@ impl Nginx {
                 .stdin(Stdio::null())
                 .spawn()
         })?;
-        let nginx = Self { child: spawned.context("failed to start nginx")?, log };
+        let mut nginx = Self { child: spawned.context("failed to start nginx")?, log };
         wait::until(
             &format!("nginx {name} listens"),
             Duration::from_secs(10),
             || fs::read_to_string(&nginx.log).unwrap_or_default(),
             || Ok(region.inside_network(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?.then_some(())),
         )?;
+        // One that an earlier run has left would answer on that port in its place, and nobody would see what it does.
+        if let Some(status) = nginx.child.try_wait()? {
+            let said = fs::read_to_string(&nginx.log).unwrap_or_default();
+            bail!("nginx {name} has ended ({status}), and something else answers on port {port}:\n{said}");
+        }
         Ok(nginx)
     }
 

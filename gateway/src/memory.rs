@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 1/4 | bodies held whole: short requests, the spool's memory, answers until they are verified and taken | 64 MiB |
 //! | 1/8 | connections of callers, 32 KiB each: read buffer, head, task | 1024 |
-//! | 1/4 | connections of peers, 64 KiB each: TLS, HTTP/2 | 1024 |
+//! | 1/4 | connections of peers, 64 KiB each: TLS, HTTP/2; a quarter of them in their handshake | 1024 |
 //! | 1/8 | exchanges of peers under way, 32 KiB each: REST part, frames | 1024 |
 //! | 1/4 | the process: documents, chains, its own calls, pieces on their way | |
 //!

@@ -362,7 +362,9 @@ impl Sending<'_> {
         let member = &self.expected.client.member;
         // X-Road wraps whatever goes wrong while a message is being made into io_error.
         let fail = |why: String| Failure::client(Cause::IoError, format!("cannot_create_signature: {why}"));
-        let signer = self.in_force.signer(member, now);
+        // The newest leaf: a long upload may have outlived the one that was in force when it began.
+        let current = self.context.state.current().unwrap_or_else(|| self.in_force.clone());
+        let signer = current.signer(member, now);
         let signer = signer.ok_or_else(|| fail(format!("no usable signing certificate of {member}")))?;
         let digests = message::digests(&self.rest, digest);
         let signature = self.context.signing.sign(digests, signer, now).await;

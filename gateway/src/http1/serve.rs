@@ -149,11 +149,13 @@ async fn exchange<H: Handler>(
             let (sender, receiver) = mpsc::channel(2);
             let mut handling = pin!(handler.handle(head, RequestBody::Stream(receiver)));
             let mut caller = pin!(async {
-                if pump(stream, buffer, &mut decoder, first, sender, times).await {
-                    gone(stream, buffer).await;
-                } else {
-                    // The handler has been told, or has had enough: it has the last word.
-                    std::future::pending::<()>().await;
+                match pump(stream, buffer, &mut decoder, first, sender, times).await {
+                    Pumped::Whole => gone(stream, buffer).await,
+                    // The handler has been told: it has the last word.
+                    Pumped::Broken => std::future::pending().await,
+                    // It has had enough, and whether an answer comes is another's business: the caller may go before that.
+                    Pumped::Unwanted if decoder.is_done() => gone(stream, buffer).await,
+                    Pumped::Unwanted => wasted(stream).await,
                 }
             });
             tokio::select! {
@@ -184,8 +186,11 @@ async fn exchange<H: Handler>(
         stream.set_zero_linger()?;
     }
     let keep_alive = keep_alive && !ending.leaving.is_cancelled();
-    let is_complete = write_answer(stream, answer, is_11, is_head, keep_alive, times).await;
-    if !matches!(is_complete, Ok(true)) {
+    let written = write_answer(stream, buffer, answer, is_11, is_head, keep_alive, times).await;
+    if matches!(written, Ok(Written::Unheard)) {
+        handler.abandoned();
+    }
+    if !matches!(written, Ok(Written::Whole)) {
         // A connection that just ends might be taken for the end of the answer.
         stream.set_zero_linger()?;
         return Ok(false);
@@ -258,6 +263,12 @@ async fn gone(stream: &mut TcpStream, buffer: &mut BytesMut) {
     std::future::pending::<()>().await;
 }
 
+/// Ends when the caller has closed its side; what it sends until then is the rest of a body that nobody wants.
+async fn wasted(stream: &mut TcpStream) {
+    let mut waste = vec![0; 4096];
+    while let Ok(1..) = stream.read(&mut waste).await {}
+}
+
 async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
     buffer.reserve(READ_BUFFER);
     stream.read_buf(buffer).await
@@ -294,7 +305,17 @@ async fn next_piece(
     }
 }
 
-/// Passes the body on; `true` at its end, `false` where it has none or nobody takes it any more.
+/// How passing a body on has ended.
+enum Pumped {
+    /// At the body's end.
+    Whole,
+    /// Nobody takes it any more.
+    Unwanted,
+    /// It has no end, and whoever takes it has been told.
+    Broken,
+}
+
+/// Passes the body on.
 async fn pump(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
@@ -302,32 +323,46 @@ async fn pump(
     first: Bytes,
     sender: mpsc::Sender<Result<Bytes, io::Error>>,
     times: Timeouts,
-) -> bool {
+) -> Pumped {
     if !first.is_empty() && sender.send(Ok(first)).await.is_err() {
-        return false;
+        return Pumped::Unwanted;
     }
     loop {
         let piece = match next_piece(stream, buffer, decoder, times).await {
             Ok(Some(piece)) => Ok(piece),
-            Ok(None) => return true,
+            Ok(None) => return Pumped::Whole,
             Err(error) => Err(error),
         };
-        let is_last = piece.is_err();
-        if sender.send(piece).await.is_err() || is_last {
-            return false;
+        let is_broken = piece.is_err();
+        match sender.send(piece).await {
+            // Also where it is the end that nobody heard of: a caller that is gone is noticed at the next read.
+            Err(_) => return Pumped::Unwanted,
+            Ok(()) if is_broken => return Pumped::Broken,
+            Ok(()) => {}
         }
     }
 }
 
-/// Writes an answer; `false` when its body was aborted half way.
+/// What has become of an answer.
+enum Written {
+    /// All of it is written.
+    Whole,
+    /// Its body was aborted half way.
+    Aborted,
+    /// The caller went away before its end.
+    Unheard,
+}
+
+/// Writes an answer.
 async fn write_answer(
     stream: &mut TcpStream,
+    buffer: &mut BytesMut,
     answer: Answer,
     is_11: bool,
     is_head: bool,
     keep_alive: bool,
     times: Timeouts,
-) -> io::Result<bool> {
+) -> io::Result<Written> {
     let Answer { status, lines, body } = answer;
     let mut out = BytesMut::with_capacity(1024);
     out.put_slice(if is_11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
@@ -349,7 +384,7 @@ async fn write_answer(
         _ if has_no_body => {
             out.put_slice(b"\r\n");
             timeout(times.write, stream.write_all(&out)).await??;
-            Ok(true)
+            Ok(Written::Whole)
         }
         AnswerBody::Whole(body) => {
             put_line(&mut out, b"Content-Length", body.len().to_string().as_bytes());
@@ -364,15 +399,21 @@ async fn write_answer(
                     timeout(times.write, stream.write_all(piece)).await??;
                 }
             }
-            Ok(true)
+            Ok(Written::Whole)
         }
         AnswerBody::Stream(mut pieces) => {
             if is_11 {
                 put_line(&mut out, b"Transfer-Encoding", b"chunked");
             }
             out.put_slice(b"\r\n");
-            while let Some(piece) = pieces.next().await {
-                let Ok(piece) = piece else { return Ok(false) };
+            loop {
+                // Without the second, an answer that goes on for ever, or stops, would be waited for on behalf of nobody.
+                let piece = tokio::select! {
+                    piece = pieces.next() => piece,
+                    () = gone(stream, buffer) => return Ok(Written::Unheard),
+                };
+                let Some(piece) = piece else { break };
+                let Ok(piece) = piece else { return Ok(Written::Aborted) };
                 if piece.is_empty() {
                     continue;
                 }
@@ -390,7 +431,7 @@ async fn write_answer(
                 out.put_slice(b"0\r\n\r\n");
             }
             timeout(times.write, stream.write_all(&out)).await??;
-            Ok(true)
+            Ok(Written::Whole)
         }
     }
 }
@@ -411,7 +452,7 @@ async fn refuse<H: Handler>(
     handler.refused(refusal);
     let lines = vec![Line::new("Content-Type", "text/plain")];
     let answer = Answer { status: refusal.status, lines, body: AnswerBody::Whole(format!("{}\n", refusal.why).into()) };
-    write_answer(stream, answer, true, false, false, times).await?;
+    write_answer(stream, &mut BytesMut::new(), answer, true, false, false, times).await?;
     linger(stream).await;
     Ok(false)
 }

@@ -43,6 +43,14 @@ struct Peer {
     failed: Mutex<Option<(Instant, ConnectError)>>,
 }
 
+impl Peer {
+    /// A connection that is open and that nobody is at work on.
+    fn open(&self) -> Option<Connection> {
+        let kept = self.slots.iter().filter_map(|slot| slot.try_lock().ok()?.clone());
+        kept.into_iter().find(|connection| !connection.sender.is_closed())
+    }
+}
+
 /// A connection, cheap to clone.
 #[derive(Clone)]
 pub struct Connection {
@@ -97,9 +105,16 @@ impl Pool {
     /// A connection to the peer at `host:port`: one that is open, or a new one.
     pub async fn connection(&self, address: &str) -> Result<Connection, ConnectError> {
         let peer = self.lock().entry(address.to_owned()).or_default().clone();
-        let slot = peer.turn.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+        let slot = &peer.slots[peer.turn.fetch_add(1, Ordering::Relaxed) % CONNECTIONS];
         let asked = Instant::now();
-        let mut slot = peer.slots[slot].lock().await;
+        let mut slot = match slot.try_lock() {
+            Ok(slot) => slot,
+            // Somebody is opening that one, which may take the whole bound.
+            Err(_) => match peer.open() {
+                Some(other) => return Ok(other),
+                None => slot.lock().await,
+            },
+        };
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.sender.is_closed()) {
             return Ok(connection.clone());
         }
@@ -111,8 +126,14 @@ impl Pool {
             return Err(error.clone());
         }
         let result = open(&self.tls, address, host_of(address)).await;
-        *failed() = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
         *slot = result.as_ref().ok().cloned();
+        if result.is_err()
+            && let Some(other) = peer.open()
+        {
+            // Behind one address there may be several processes: that one of them cannot be reached says nothing of the others.
+            return Ok(other);
+        }
+        *failed() = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
         result
     }
 

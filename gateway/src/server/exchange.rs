@@ -90,37 +90,43 @@ struct Asked {
     message_id: Line,
 }
 
+fn unexpired(in_force: &InForce, context: &Context) -> Result<(), Failure> {
+    if in_force.is_outdated(context.now()) {
+        let why = format!("the configuration expired at {}", in_force.expires_at());
+        return Err(Failure::server(Cause::GlobalConfOutdated, why));
+    }
+    Ok(())
+}
+
 async fn provide(
     context: &Arc<Context>,
     in_force: Arc<InForce>,
     peer: &[CertificateDer<'static>],
     request: Request<Incoming>,
 ) -> Result<Reply, Failure> {
-    let now = context.now();
     if request.method() != Method::POST {
         return Err(Failure::server(Cause::InvalidHttpMethod, "an exchange is a POST"));
     }
-    if in_force.is_outdated(now) {
-        let why = format!("the configuration expired at {}", in_force.expires_at());
-        return Err(Failure::server(Cause::GlobalConfOutdated, why));
-    }
+    unexpired(&in_force, context)?;
     if request.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != CONTENT_TYPE) {
         return Err(Failure::server(Cause::InvalidContentType, "the message is of another media type"));
     }
     let mut reader = MessageReader::new(request.into_body(), Some(context.peer_silence));
-    let rest = match reader.next().await.map_err(|error| unreadable(&error))? {
+    // All of it within the bound of a silence: nothing is known of whoever sends it byte by byte, and it holds a place.
+    let first = timeout(context.peer_silence, reader.next()).await.unwrap_or(Err(ReadError::Silent));
+    let rest = match first.map_err(|error| unreadable(&error))? {
         Event::Rest(rest) => rest,
         Event::Fault(_) => return Err(Failure::server(Cause::ServiceFailedIoError, "the caller's server gave up")),
         _ => return Err(Failure::server(Cause::MissingRest, "the message has no REST part")),
     };
     let request = read_request(&rest)?;
-    let mut granted = self::granted(context, &in_force, peer, &request)?;
+    let granted = self::granted(context, &in_force, peer, &request)?;
     let (body, hash) = verified(context, &in_force, reader, &rest, &request.client, &granted.caller_server).await?;
-    // An upload may take long: a right that was taken away meanwhile, or a server that was deregistered, counts.
+    // An upload may take long: a right that was taken away meanwhile, a server that was deregistered, a leaf or a configuration that
+    // has expired, counts.
     let current = context.state.current().unwrap_or_else(|| in_force.clone());
-    if !Arc::ptr_eq(&current, &in_force) {
-        granted = self::granted(context, &current, peer, &request)?;
-    }
+    unexpired(&current, context)?;
+    let granted = self::granted(context, &current, peer, &request)?;
     let Granted { caller_server: _, path, address, timeout } = granted;
     if address.is_empty() {
         return Err(Failure::server(Cause::ServiceMissingUrl, format!("Service {} has no address", request.service)));
@@ -409,7 +415,13 @@ async fn stream(
     for bytes in frames.into_iter().chain(pieces.flat_map(body_frames)) {
         send(bytes).await?;
     }
-    while let Some(piece) = next(&mut reply.answered, &mut digest, max).await? {
+    loop {
+        let piece = tokio::select! {
+            piece = next(&mut reply.answered, &mut digest, max) => piece?,
+            // An information system that says nothing more would be waited for on behalf of nobody.
+            () = sender.closed() => return Err(Failure::server(Cause::IoError, "the caller's server has gone")),
+        };
+        let Some(piece) = piece else { break };
         for bytes in body_frames(piece) {
             send(bytes).await?;
         }

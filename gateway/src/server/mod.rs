@@ -1,6 +1,7 @@
 //! Port 5500: other gateways connect here, with mutual TLS and HTTP/2.
 
 pub mod exchange;
+mod handshakes;
 
 use std::io;
 use std::pin::pin;
@@ -26,6 +27,7 @@ use crate::accept;
 use crate::context::Context;
 use crate::exchange_body::ExchangeBody;
 use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::server::handshakes::{Handshake, Handshakes};
 use crate::state::chain;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,28 +35,38 @@ const MAX_STREAMS: u32 = 256;
 
 /// Accepts until `closing` is cancelled; connections under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(context.capacity.peers));
+    let handshakes = Handshakes::new(context.capacity.peers / 4);
+    let places = Arc::new(Semaphore::new((context.capacity.peers - context.capacity.peers / 4).max(1)));
     let exchanges = Arc::new(Semaphore::new(context.capacity.exchanges));
     while let Some(stream) = accept::next(&listener, "server", &closing).await {
-        // Beyond the bound a connection is closed at once, so that those that are served go on being served.
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            context.metrics.peer_refused("too_many_connections");
-            continue;
-        };
-        let (context, exchanges, closing) = (context.clone(), exchanges.clone(), closing.clone());
-        tasks.spawn(async move {
-            serve(context, stream, exchanges, &closing).await;
-            drop(permit);
-        });
+        let (handshake, has_ousted) = handshakes.begin();
+        if has_ousted {
+            context.metrics.peer_refused("too_many_handshakes");
+        }
+        let (context, places, exchanges, closing) =
+            (context.clone(), places.clone(), exchanges.clone(), closing.clone());
+        tasks.spawn(async move { serve(context, stream, handshake, places, exchanges, &closing).await });
     }
 }
 
-async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphore>, closing: &CancellationToken) {
+async fn serve(
+    context: Arc<Context>,
+    stream: TcpStream,
+    handshake: Handshake,
+    places: Arc<Semaphore>,
+    exchanges: Arc<Semaphore>,
+    closing: &CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     let mut changes = context.state.changes();
     let Some(in_force) = context.state.current() else { return };
     let acceptor = TlsAcceptor::from(in_force.tls.server.clone());
-    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let accepted = tokio::select! {
+        accepted = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => accepted,
+        () = handshake.ousted() => return,
+    };
+    drop(handshake);
+    let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             if let Some(reason) = uncounted(&error) {
@@ -67,6 +79,11 @@ async fn serve(context: Arc<Context>, stream: TcpStream, exchanges: Arc<Semaphor
             context.metrics.peer_refused("handshake_timeout");
             return;
         }
+    };
+    // Beyond the bound a connection is closed at once, so that those that are served go on being served.
+    let Ok(_place) = places.try_acquire() else {
+        context.metrics.peer_refused("too_many_connections");
+        return;
     };
     let Some(peer) = stream.get_ref().1.peer_certificates() else { return };
     let peer: Arc<[CertificateDer<'static>]> = peer.iter().cloned().map(CertificateDer::into_owned).collect();

@@ -20,6 +20,10 @@ struct Says;
 
 impl Handler for Says {
     async fn handle(&self, head: Head, body: RequestBody) -> Answer {
+        if head.path == "/unwanted" {
+            drop(body);
+            return std::future::pending().await;
+        }
         let body = match body {
             RequestBody::Whole(body) => Ok(body.len()),
             RequestBody::Stream(mut pieces) => {
@@ -55,6 +59,33 @@ impl Handler for Says {
     }
 
     fn refused(&self, _: Refusal) {}
+}
+
+/// Nothing is left of a connection soon.
+async fn is_over(task: JoinHandle<()>) {
+    tokio::time::timeout(Duration::from_secs(10), task).await.expect("the connection is still served").unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_during_an_answer_that_has_stopped_is_noticed() {
+    let (mut caller, task) = served(Ending::default()).await;
+    caller.write_all(b"GET /hangs HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut some = vec![0; 64 << 10];
+    caller.read_exact(&mut some).await.unwrap();
+    drop(caller);
+    is_over(task).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_while_nobody_takes_its_body_is_noticed() {
+    let (mut caller, task) = served(Ending::default()).await;
+    let head = b"POST /unwanted HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    caller.write_all(head).await.unwrap();
+    for _ in 0..100 {
+        caller.write_all(b"3\r\nabc\r\n").await.unwrap();
+    }
+    drop(caller);
+    is_over(task).await;
 }
 
 /// A connection that is served so, and the task that serves it.

@@ -599,6 +599,51 @@ async fn callers_that_hang_up_give_their_places_back() {
     assert_eq!(pair.call(PETS).await.status, 200);
 }
 
+/// The provider's server has passed a part on and waits for more when its receiver goes.
+#[tokio::test]
+async fn an_answer_that_has_stopped_keeps_no_place_when_nobody_waits_for_it() {
+    let mut pair = Pair::declare().await;
+    let url = format!("http://{}/v2", pair.system.address);
+    pair.ss1.service(&provider(), "patient", &url, vec![whole(consumer())]).timeout_seconds = 0;
+    pair.federation.start(&mut pair.ss1).await;
+    pair.federation.start(&mut pair.ss2).await;
+    let mut callers = Vec::new();
+    for _ in 0..4 {
+        let mut caller = tokio::net::TcpStream::connect(pair.ss2.client).await.unwrap();
+        let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
+        caller.write_all(&request("GET", "/r1/INST/GOV/100/PROV/patient/stuck", &headers, None)).await.unwrap();
+        callers.push(caller);
+    }
+    let asked = async || pair.system.asked("/stuck").len() == 4;
+    eventually("all are under way", || pair.system.asked("/stuck").len(), asked).await;
+    drop(callers);
+    let none = |metrics: &str, side: &str| metrics.contains(&format!("in_flight{{side=\"{side}\"}} 0"));
+    let metrics = || (pair.ss1.metrics(), pair.ss2.metrics());
+    let free = async || none(&pair.ss1.metrics(), "server") && none(&pair.ss2.metrics(), "client");
+    eventually("none is under way", metrics, free).await;
+}
+
+/// Whoever has no certificate keeps nobody out who has one.
+#[tokio::test]
+async fn connections_that_say_nothing_give_way_to_peers() {
+    let mut pair = Pair::declare().await;
+    pair.federation.write_instance(&pair.ss1);
+    pair.federation.write_server(&pair.ss1);
+    pair.federation.write_identity(&pair.ss1);
+    let mut settings = pair.federation.settings(&pair.ss1);
+    settings.memory_limit = Some(4 << 20);
+    pair.ss1.start(settings).await;
+    pair.federation.start(&mut pair.ss2).await;
+    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.peers;
+    let mut silent = Vec::new();
+    for _ in 0..3 * places {
+        silent.push(tokio::net::TcpStream::connect(pair.ss1.server_address).await.unwrap());
+    }
+    assert_eq!(pair.call(PETS).await.status, 200);
+    let metrics = pair.ss1.metrics();
+    assert!(metrics.contains("peers_refused_total{reason=\"too_many_handshakes\"}"), "{metrics}");
+}
+
 #[tokio::test]
 async fn a_drain_lets_calls_under_way_end_and_takes_no_new_ones() {
     let mut pair = Pair::declare().await;

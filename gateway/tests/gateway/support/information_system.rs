@@ -150,6 +150,11 @@ async fn answer(stream: &mut TcpStream, asked: &Asked) -> bool {
         }
         "/length" => simple("200 OK", "", &vec![b'x'; 1234]),
         "/silent" => std::future::pending().await,
+        "/stuck" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n").await;
+            let _ = stream.write_all(&vec![b's'; 200_000]).await;
+            std::future::pending().await
+        }
         "/drip" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
             for byte in b"drips" {
