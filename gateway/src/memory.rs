@@ -5,7 +5,8 @@
 //! |---|---|---|
 //! | 1/4 | bodies held whole: short requests, the spool's memory, answers until they are verified and taken | 64 MiB |
 //! | 1/8 | connections of callers, 32 KiB each: read buffer, head, task | 1024 |
-//! | 1/4 | connections of peers, 64 KiB each: TLS, HTTP/2; a quarter of them in their handshake | 1024 |
+//! | 3/16 | connections of peers, 64 KiB each: TLS, HTTP/2 | 768 |
+//! | 1/16 | connections of whoever has shown no certificate yet, 64 KiB each | 256 |
 //! | 1/8 | exchanges of peers under way, 32 KiB each: REST part, frames | 1024 |
 //! | 1/4 | the process: documents, chains, its own calls, pieces on their way | |
 //!
@@ -34,6 +35,8 @@ pub struct Capacity {
     pub callers: usize,
     /// Connections of peers.
     pub peers: usize,
+    /// Handshakes under way on the port of peers.
+    pub handshakes: usize,
     /// Exchanges of peers under way.
     pub exchanges: usize,
 }
@@ -46,7 +49,8 @@ impl Capacity {
         Self {
             held: limit / 4,
             callers: places(limit / 8, CALLER),
-            peers: places(limit / 4, PEER),
+            peers: places(limit / 16 * 3, PEER),
+            handshakes: places(limit / 16, PEER),
             exchanges: places(limit / 8, EXCHANGE),
         }
     }
@@ -150,12 +154,13 @@ mod tests {
     fn the_shares_fit_the_limit() {
         assert_eq!(
             Capacity::within(256 << 20),
-            Capacity { held: 64 << 20, callers: 1024, peers: 1024, exchanges: 1024 }
+            Capacity { held: 64 << 20, callers: 1024, peers: 768, handshakes: 256, exchanges: 1024 }
         );
         for limit in [0, 1, 64 << 20, 100_000_000, 8 << 30] {
-            let Capacity { held, callers, peers, exchanges } = Capacity::within(limit);
-            let sum = held + callers as u64 * CALLER + peers as u64 * PEER + exchanges as u64 * EXCHANGE;
-            assert!(sum <= limit / 4 * 3 || (callers, peers, exchanges) == (1, 1, 1), "{limit}");
+            let Capacity { held, callers, peers, handshakes, exchanges } = Capacity::within(limit);
+            let connections = callers as u64 * CALLER + (peers + handshakes) as u64 * PEER;
+            let sum = held + connections + exchanges as u64 * EXCHANGE;
+            assert!(sum <= limit / 4 * 3 || (callers, peers, handshakes, exchanges) == (1, 1, 1, 1), "{limit}");
         }
         assert_eq!([limit_of("max\n"), limit_of("9223372036854771712\n"), limit_of("")], [None; 3]);
         assert_eq!(limit_of("268435456\n"), Some(256 << 20));

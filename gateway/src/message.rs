@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use saatkond_pki::digest::sha512;
 use saatkond_pki::evidence::{self, BodyDigest, EvidenceError, MessageDigests};
 use saatkond_wire::identifier::{ClientId, ServerId};
 use saatkond_wire::leaf_name::LeafName;
@@ -13,7 +14,6 @@ use tokio::time::timeout;
 
 use crate::error::Cause;
 use crate::frames::{EnvelopeError, Event, Reader};
-use crate::request::hash::sha512;
 use crate::state::chain;
 use crate::state::in_force::{InForce, LeafProblem};
 

@@ -1,19 +1,11 @@
 //! The request hash (gateway.md 4): ties an answer to its request.
 
-use aws_lc_rs::digest::{SHA512, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use saatkond_pki::digest::sha512;
 
 /// SHA-512.
 pub type Digest = [u8; 64];
-
-/// SHA-512 of bytes at hand.
-#[must_use]
-pub fn sha512(bytes: &[u8]) -> Digest {
-    let mut out = [0; 64];
-    out.copy_from_slice(digest(&SHA512, bytes).as_ref());
-    out
-}
 
 /// The value of `X-Road-Request-Hash`: of the REST part alone without a body, of both digests with one.
 #[must_use]

@@ -28,10 +28,10 @@ pub struct Handshake {
 }
 
 impl Handshakes {
-    /// At most so many at a time.
+    /// At most so many at a time, one at least.
     #[must_use]
     pub fn new(bound: usize) -> Arc<Self> {
-        Arc::new(Self { bound: bound.max(1), under_way: Mutex::default() })
+        Arc::new(Self { bound, under_way: Mutex::default() })
     }
 
     /// One more, and whether another had to give way.

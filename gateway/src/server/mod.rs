@@ -35,8 +35,8 @@ const MAX_STREAMS: u32 = 256;
 
 /// Accepts until `closing` is cancelled; connections under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
-    let handshakes = Handshakes::new(context.capacity.peers / 4);
-    let places = Arc::new(Semaphore::new((context.capacity.peers - context.capacity.peers / 4).max(1)));
+    let handshakes = Handshakes::new(context.capacity.handshakes);
+    let places = Arc::new(Semaphore::new(context.capacity.peers));
     let exchanges = Arc::new(Semaphore::new(context.capacity.exchanges));
     while let Some(stream) = accept::next(&listener, "server", &closing).await {
         let (handshake, has_ousted) = handshakes.begin();

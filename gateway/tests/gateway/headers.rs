@@ -1,6 +1,7 @@
 //! Request headers, response headers and the hash (checklist T020 to T064).
 
-use saatkond_gateway::request::hash::{request_hash, sha512};
+use saatkond_gateway::request::hash::request_hash;
+use saatkond_pki::digest::sha512;
 
 use crate::support::base::{BASE, CLIENT, PETS, call, echo, mark};
 use crate::support::http::{raw, request};

@@ -11,12 +11,9 @@ use saatkond_wire::document;
 use saatkond_wire::identity::SecretText;
 use saatkond_wire::leaf_name::LeafName;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-
 use crate::support::eventually;
 use crate::support::federation::{authority, consumer, issue, member, provider, replace, whole};
-use crate::support::http::{raw, read, request};
+use crate::support::http::{raw, request};
 use crate::support::link::FakeLink;
 use crate::support::pair::{PETS, Pair};
 use crate::support::rogue::{Client, authentication, rest, signed, signing};
@@ -135,32 +132,6 @@ async fn t132_a_right_that_is_taken_back_ends_at_once() {
     let state = || pair.ss1.metrics();
     eventually("denied", state, async || pair.call(PETS).await.has("X-Road-Error")).await;
     pair.call(PETS).await.assert_error("server.serverproxy.access_denied");
-}
-
-#[tokio::test]
-async fn a_right_that_is_taken_back_while_a_body_is_sent_ends_that_call() {
-    const LENGTH: usize = 512 << 10;
-    let mut pair = Pair::start().await;
-    assert_eq!(pair.post(PETS, b"warm").await.status, 200);
-    let (target, length) = (format!("{PETS}/taken-back"), LENGTH.to_string());
-    let headers = [("X-Road-Client", "INST/GOV/200/CONS"), ("Content-Length", &*length)];
-    let head = request("POST", &target, &headers, None);
-    let body = vec![b'x'; LENGTH];
-    let mut stream = TcpStream::connect(pair.ss2.client).await.unwrap();
-    stream.write_all(&[&head[..], &body[..LENGTH / 2]].concat()).await.unwrap();
-    // Its right was judged before the first byte of the body was taken.
-    let taken = || pair.ss1.gateway.as_ref().unwrap().context.spool.used();
-    eventually("the provider's server takes the body", taken, async || taken() > 0).await;
-    let services = &mut pair.ss1.server.clients.iter_mut().find(|client| !client.services.is_empty()).unwrap().services;
-    services[0].access.clear();
-    pair.ss1.server.version += 1;
-    pair.federation.write_server(&pair.ss1);
-    let state = || pair.ss1.metrics();
-    eventually("taken up", state, async || pair.ss1.metrics().contains("server_version 2")).await;
-    stream.write_all(&body[LENGTH / 2..]).await.unwrap();
-    let response = read(&mut stream, false).await.unwrap();
-    response.assert_error("server.serverproxy.access_denied");
-    assert!(pair.system.asked("taken-back").is_empty(), "the information system has not heard of it");
 }
 
 #[tokio::test]
@@ -559,89 +530,6 @@ async fn a_start_without_the_link_takes_the_newer_document_of_a_peer() {
     assert!(pair.ss2.metrics().contains("instance_version 5"));
     assert!(pair.ss2.metrics().contains("started_alone 0"));
     assert_eq!(pair.call(PETS).await.status, 200);
-}
-
-/// Also: exchanges beyond what fits into a server's memory are refused before they are taken.
-#[tokio::test]
-async fn callers_that_hang_up_give_their_places_back() {
-    let mut pair = Pair::declare().await;
-    let url = format!("http://{}/v2", pair.system.address);
-    pair.ss1.service(&provider(), "patient", &url, vec![whole(consumer())]).timeout_seconds = 0;
-    pair.federation.write_instance(&pair.ss1);
-    pair.federation.write_server(&pair.ss1);
-    pair.federation.write_identity(&pair.ss1);
-    let mut settings = pair.federation.settings(&pair.ss1);
-    settings.memory_limit = Some(4 << 20);
-    pair.ss1.start(settings).await;
-    pair.federation.start(&mut pair.ss2).await;
-    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.exchanges;
-    let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
-    let mut callers = Vec::new();
-    for number in 0..places {
-        let mut caller = tokio::net::TcpStream::connect(pair.ss2.client).await.unwrap();
-        // Some with a body that is read while the request is handled.
-        let body = (number % 2 == 1).then(|| vec![b'x'; 100_000]);
-        let target = "/r1/INST/GOV/100/PROV/patient/silent";
-        caller.write_all(&request("POST", target, &headers, body.as_deref())).await.unwrap();
-        callers.push(caller);
-    }
-    let metrics = || (pair.ss1.metrics(), pair.ss2.metrics());
-    let asked = async || pair.system.asked("/silent").len() == places;
-    eventually("all are under way", || pair.system.asked("/silent").len(), asked).await;
-    pair.call(PETS).await.assert_error("server.clientproxy.io_error");
-    assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"too_many_exchanges\"} 3"), "{:?}", metrics());
-    drop(callers);
-    let none = |metrics: &str, side: &str| metrics.contains(&format!("in_flight{{side=\"{side}\"}} 0"));
-    let free = async || none(&pair.ss1.metrics(), "server") && none(&pair.ss2.metrics(), "client");
-    eventually("none is under way", metrics, free).await;
-    let counted = format!("exchanges_total{{side=\"client\",outcome=\"caller_gone\"}} {places}");
-    assert!(pair.ss2.metrics().contains(&counted), "{}", pair.ss2.metrics());
-    assert_eq!(pair.call(PETS).await.status, 200);
-}
-
-/// The provider's server has passed a part on and waits for more when its receiver goes.
-#[tokio::test]
-async fn an_answer_that_has_stopped_keeps_no_place_when_nobody_waits_for_it() {
-    let mut pair = Pair::declare().await;
-    let url = format!("http://{}/v2", pair.system.address);
-    pair.ss1.service(&provider(), "patient", &url, vec![whole(consumer())]).timeout_seconds = 0;
-    pair.federation.start(&mut pair.ss1).await;
-    pair.federation.start(&mut pair.ss2).await;
-    let mut callers = Vec::new();
-    for _ in 0..4 {
-        let mut caller = tokio::net::TcpStream::connect(pair.ss2.client).await.unwrap();
-        let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
-        caller.write_all(&request("GET", "/r1/INST/GOV/100/PROV/patient/stuck", &headers, None)).await.unwrap();
-        callers.push(caller);
-    }
-    let asked = async || pair.system.asked("/stuck").len() == 4;
-    eventually("all are under way", || pair.system.asked("/stuck").len(), asked).await;
-    drop(callers);
-    let none = |metrics: &str, side: &str| metrics.contains(&format!("in_flight{{side=\"{side}\"}} 0"));
-    let metrics = || (pair.ss1.metrics(), pair.ss2.metrics());
-    let free = async || none(&pair.ss1.metrics(), "server") && none(&pair.ss2.metrics(), "client");
-    eventually("none is under way", metrics, free).await;
-}
-
-/// Whoever has no certificate keeps nobody out who has one.
-#[tokio::test]
-async fn connections_that_say_nothing_give_way_to_peers() {
-    let mut pair = Pair::declare().await;
-    pair.federation.write_instance(&pair.ss1);
-    pair.federation.write_server(&pair.ss1);
-    pair.federation.write_identity(&pair.ss1);
-    let mut settings = pair.federation.settings(&pair.ss1);
-    settings.memory_limit = Some(4 << 20);
-    pair.ss1.start(settings).await;
-    pair.federation.start(&mut pair.ss2).await;
-    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.peers;
-    let mut silent = Vec::new();
-    for _ in 0..3 * places {
-        silent.push(tokio::net::TcpStream::connect(pair.ss1.server_address).await.unwrap());
-    }
-    assert_eq!(pair.call(PETS).await.status, 200);
-    let metrics = pair.ss1.metrics();
-    assert!(metrics.contains("peers_refused_total{reason=\"too_many_handshakes\"}"), "{metrics}");
 }
 
 #[tokio::test]

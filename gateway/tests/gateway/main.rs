@@ -13,6 +13,8 @@ mod lifecycle;
 mod memory;
 mod methods;
 mod peers;
+mod places;
 mod rights;
 mod support;
+mod uploads;
 mod url;

@@ -76,12 +76,7 @@ async fn many_slow_bodies() {
     }
     let mut pair = Pair::declare().await;
     pair.federation.start(&mut pair.ss1).await;
-    pair.federation.write_instance(&pair.ss2);
-    pair.federation.write_server(&pair.ss2);
-    pair.federation.write_identity(&pair.ss2);
-    let mut settings = pair.federation.settings(&pair.ss2);
-    settings.memory_limit = Some(LIMIT);
-    pair.ss2.start(settings).await;
+    pair.federation.start_with(&mut pair.ss2, |settings| settings.memory_limit = Some(LIMIT)).await;
     assert_eq!(pair.post(PETS, &vec![1; SHORT]).await.status, 200);
     let before = resident();
     let length = SHORT.to_string();

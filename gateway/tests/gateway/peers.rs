@@ -1,19 +1,19 @@
 //! Peers that are not what they should be, on port 5500 and behind it; and several servers of one provider (checklist T038, T060,
 //! T061, T071, T072, T099, T160 to T162, T166, T170).
 
-use std::time::Duration;
-
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use saatkond_gateway::frames::{Event, fault_frame, frame};
-use saatkond_gateway::request::hash::{request_hash, sha512};
+use saatkond_gateway::request::hash::request_hash;
 use saatkond_gateway::request::headers::Line;
 use saatkond_gateway::request::rest_part::{AnswerPart, RequestPart};
 use saatkond_pki::authority::Authority;
+use saatkond_pki::digest::sha512;
 use saatkond_pki::leaf::Usage;
 use saatkond_wire::exchange::{CONTENT_TYPE, EXCHANGE_PATH, Fault, INSTANCE_CONFIGURATION_PATH, Kind};
 use saatkond_wire::identifier::ServerId;
 use saatkond_wire::leaf_name::LeafName;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::eventually;
 use crate::support::federation::{Federation, authority, consumer, issue, member, provider, whole};
@@ -447,32 +447,26 @@ async fn t071_t072_t074_bounds_of_a_message() {
     pair.call(&format!("{PETS}/bytes/1001")).await.assert_error("server.clientproxy.logging_failed");
 }
 
-/// A long answer that its receiver does not take: the place, the connection to the information system and the memory are given back.
+/// Behind one address there may be several processes, and one that is gone must fail no call that another one can take.
 #[tokio::test]
-async fn a_peer_that_stops_reading_is_given_up() {
+async fn where_no_further_connection_can_be_made_an_open_one_serves() {
     let mut pair = Pair::declare().await;
-    pair.federation.write_instance(&pair.ss1);
-    pair.federation.write_server(&pair.ss1);
-    pair.federation.write_identity(&pair.ss1);
-    let mut settings = pair.federation.settings(&pair.ss1);
-    settings.peer_silence = Duration::from_millis(500);
-    pair.ss1.start(settings).await;
-    let (own, ss2) = (&pair.federation.authority, server("200", "SS2"));
-    let credential = signing(own, &member("200"), &ss2);
-    let leaf = authentication(own, &ss2);
-    let mut client = Client::connect(pair.ss1.server_address, Some(&leaf)).await.unwrap();
-    let much = format!("{PETS}/bytes/{}", 32 << 20);
-    let message = signed(&rest("GET", &much, &consumer()), b"", &credential);
-    let unread = client.begin("POST", EXCHANGE_PATH, CONTENT_TYPE, message).await.unwrap();
-    assert_eq!(unread.status(), StatusCode::OK);
-    let metrics = || pair.ss1.metrics();
-    let given_up = async || metrics().contains("in_flight{side=\"server\"} 0");
-    assert!(!given_up().await, "the answer is on its way: {}", metrics());
-    eventually("the answer is given up", metrics, given_up).await;
-    assert!(metrics().contains("exchanges_total{side=\"server\",outcome=\"io_error\"} 1"), "{}", metrics());
-    // The same connection serves on.
-    drop(unread);
-    let answer = client.exchange(signed(&rest("GET", PETS, &consumer()), b"", &credential)).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK);
-    assert!(matches!(answer.events.last(), Some(Event::Signature(_))), "{answer:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pair.federation.instance.servers.iter_mut().find(|server| server.server_code == "SS1").unwrap().address =
+        listener.local_addr().unwrap().to_string();
+    pair.federation.start(&mut pair.ss1).await;
+    let provider = pair.ss1.server_address;
+    let accepting = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut behind = TcpStream::connect(provider).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut behind).await });
+        }
+    });
+    pair.federation.start(&mut pair.ss2).await;
+    assert_eq!(pair.call(PETS).await.status, 200);
+    accepting.abort();
+    assert!(accepting.await.unwrap_err().is_cancelled(), "nobody listens there any more");
+    for _ in 0..12 {
+        assert_eq!(pair.call(PETS).await.status, 200);
+    }
 }

@@ -200,11 +200,17 @@ impl Federation {
     }
 
     pub fn identity(&self, site: &Site) -> Identity {
-        Self::identity_by(site, &self.authority, self.generation, SignedDuration::from_hours(100))
+        Self::identity_by(site, &self.authority, self.generation, Timestamp::now(), SignedDuration::from_hours(100))
     }
 
-    pub fn identity_by(site: &Site, authority: &Authority, generation: u32, life: SignedDuration) -> Identity {
-        let now = Timestamp::now();
+    /// Issued at `now`, which may lie in the past.
+    pub fn identity_by(
+        site: &Site,
+        authority: &Authority,
+        generation: u32,
+        now: Timestamp,
+        life: SignedDuration,
+    ) -> Identity {
         let credential = |(certificate, key): (String, KeyPair)| Credential {
             issue_number: site.issue,
             generation: generation.into(),
@@ -234,10 +240,17 @@ impl Federation {
 
     /// Writes all files of a site and starts its gateway, which serves when this returns.
     pub async fn start(&self, site: &mut Site) {
+        self.start_with(site, |_| ()).await;
+    }
+
+    /// The same, by settings that a test changes.
+    pub async fn start_with(&self, site: &mut Site, change: impl FnOnce(&mut Settings)) {
         self.write_instance(site);
         self.write_server(site);
         self.write_identity(site);
-        site.start(self.settings(site)).await;
+        let mut settings = self.settings(site);
+        change(&mut settings);
+        site.start(settings).await;
     }
 
     pub fn settings(&self, site: &Site) -> Settings {

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::{SignedDuration, Timestamp};
@@ -123,7 +125,7 @@ mod trusting {
 }
 
 /// A client of port 5500.
-pub struct Client(hyper::client::conn::http2::SendRequest<Full<Bytes>>);
+pub struct Client(hyper::client::conn::http2::SendRequest<BoxBody<Bytes, Infallible>>);
 
 /// What a server answered.
 #[derive(Debug)]
@@ -186,13 +188,25 @@ impl Client {
         kind: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, String> {
+        self.request(method, path, kind, Full::new(Bytes::from(body)).boxed()).await
+    }
+
+    async fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: BoxBody<Bytes, Infallible>,
+    ) -> Result<Response<Incoming>, String> {
         let request = Request::builder().method(method).uri(format!("https://x{path}")).header("content-type", kind);
-        let request = request.body(Full::new(Bytes::from(body))).unwrap();
-        self.0.send_request(request).await.map_err(|error| error.to_string())
+        self.0.send_request(request.body(body).unwrap()).await.map_err(|error| error.to_string())
     }
 
     pub async fn send(&mut self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Answer, String> {
-        let response = self.begin(method, path, kind, body).await?;
+        Self::answered(self.begin(method, path, kind, body).await?).await
+    }
+
+    async fn answered(response: Response<Incoming>) -> Result<Answer, String> {
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
         let mut reader = Reader::default();
@@ -206,6 +220,15 @@ impl Client {
 
     pub async fn exchange(&mut self, body: Vec<u8>) -> Result<Answer, String> {
         self.send("POST", EXCHANGE_PATH, CONTENT_TYPE, body).await
+    }
+
+    /// The same with a body that comes in pieces.
+    pub async fn exchange_streamed(
+        &mut self,
+        pieces: impl Stream<Item = Bytes> + Send + Sync + 'static,
+    ) -> Result<Answer, String> {
+        let body = BoxBody::new(StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))));
+        Self::answered(self.request("POST", EXCHANGE_PATH, CONTENT_TYPE, body).await?).await
     }
 }
 
