@@ -10,15 +10,15 @@ MAKEFLAGS += --no-print-directory
 STAGE := hack/stage.sh
 # Always the whole workspace's features: building crates one by one would build their dependencies once for each.
 BUILD := cargo build --workspace
-# Not so what ships: it is built by itself, or it would carry what only tests and generators ask of its dependencies.
-SHIPPED := cargo build --release -p saatkond -p saatkond-person-register -p saatkond-plugin
+# Not so what ships, or it would carry what only tests and generators ask of its dependencies. Testbed and demo ask for nothing that
+# what ships does not have: in one build with it a first `make demo` builds each dependency once. Tests have their own beside them.
+RELEASED := -p saatkond -p saatkond-person-register -p saatkond-plugin -p saatkond-testbed -p saatkond-e2e
+RELEASE_BUILD := cargo build --release $(RELEASED)
 TOOLS := $(CURDIR)/target/tools/bin
 # Where cargo puts binaries: .cargo/config.toml names the target, so that static linking spares build scripts.
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE = target/$(TRIPLE)/release
 DEBUG = target/$(TRIPLE)/debug
-# Of the release profile, so that a first `make demo` builds each dependency once. Tests have their own beside them.
-DEMO := cargo build --release -p saatkond-testbed -p saatkond-e2e --bin testbed --bin demo
 TESTBED = $(RELEASE)/testbed
 export PATH := $(TOOLS):$(PATH)
 
@@ -42,11 +42,10 @@ build: ## Build every crate, for development
 
 .PHONY: testbed
 testbed:
-	@$(STAGE) "build: testbed and demo" $(DEMO)
+	@$(STAGE) "build: release binaries" $(RELEASE_BUILD) --bins
 
 .PHONY: image
 image: testbed ## Build the images from static release binaries, print their size
-	@$(STAGE) "build: release binaries" $(SHIPPED)
 	@$(STAGE) "image: saatkond" hack/image.sh $(TESTBED) $(RELEASE)/saatkond saatkond:dev target/images/saatkond.tar 20
 	@$(STAGE) "image: person register" hack/image.sh $(TESTBED) $(RELEASE)/person-register saatkond-person-register:dev \
 		target/images/person-register.tar
@@ -58,7 +57,7 @@ generate: ## Write what is generated: CRDs, the chart's CRDs, the field referenc
 
 .PHONY: plugin
 plugin: ## Build kubectl-saatkond and link it into target/tools/bin: have that in your PATH
-	@$(STAGE) "build: plugin" $(SHIPPED) --bin kubectl-saatkond
+	@$(STAGE) "build: plugin" $(RELEASE_BUILD) --bin kubectl-saatkond
 	@mkdir -p "$(TOOLS)"
 	@ln -sf "$(CURDIR)/$(RELEASE)/kubectl-saatkond" "$(TOOLS)/kubectl-saatkond"
 
@@ -83,8 +82,7 @@ crash: tools-api ## Crash plans beyond those of `make test`, 25 min: pairs of cr
 
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
-	@$(STAGE) "build: release binaries" $(SHIPPED)
-	@$(STAGE) "build: bench" cargo build --release -p saatkond-bench
+	@$(STAGE) "build: bench" cargo build --release $(RELEASED) -p saatkond-bench --bins
 	@$(STAGE) "bench $(NAME)" $(RELEASE)/bench $(NAME)
 
 .PHONY: name-given

@@ -104,6 +104,9 @@ documented! {
         /// Another, older SecurityServer of the same owner has this code; the older stays. Delete one of the two.
         DuplicateServerCode,
 
+        /// It is registered, and the next configuration will list what has been added since; the message names it.
+        UpdatePending,
+
         /// The TrustAnchor that is referred to does not exist.
         TrustAnchorNotFound,
         /// The TrustAnchor that is referred to is not ready; its own conditions say why.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use kube::{Resource, ResourceExt};
 use saatkond_api::admission::{self, MemberIdentity};
-use saatkond_api::conditions::Reason;
+use saatkond_api::conditions::{ConditionType, Holds, Reason, find};
 use saatkond_api::names::finalizer;
 use saatkond_api::v1alpha1::trust_anchor::AdmissionMode;
 use saatkond_api::{Member, TrustAnchor};
@@ -78,7 +78,7 @@ fn elsewhere(namespace: &ObservedNamespace) -> String {
 /// The namespace that the plugin takes for the operator's unless told otherwise.
 pub const DEFAULT_NAMESPACE: &str = "saatkond-system";
 
-/// Whether a namespace may claim an identity. `registered`: the identity stands in the published configuration.
+/// Whether a namespace may claim an identity. `registered`: see [`is_registered`].
 ///
 /// Without the policy that guards the annotation anybody could write it, so nothing new is admitted; what is
 /// registered stays, or a chart upgrade that goes wrong would take the federation apart. A namespace that has not been
@@ -121,9 +121,7 @@ pub fn claim(
 }
 
 /// Who of several members holds an identity: of those that may claim it and are not being deleted, the oldest.
-///
-/// An identity is registered, not an object: where a namespace has not been seen only the finalizer tells the member that
-/// holds it from one that never might, and without it an older squatter would push the holder out.
+/// `candidates`: all that claim it, those on their way out too.
 #[must_use]
 pub fn holder<'a>(
     anchor: &TrustAnchor,
@@ -131,23 +129,45 @@ pub fn holder<'a>(
     published: Option<&InstanceConfiguration>,
     candidates: impl IntoIterator<Item = &'a Candidate>,
 ) -> Option<&'a Candidate> {
+    let candidates: Vec<_> = candidates.into_iter().collect();
     candidates
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|candidate| {
             let member = &*candidate.member;
-            let registered = entry(published, &member.spec.member_class, &member.spec.member_code).is_some();
+            let others = candidates.iter().map(|other| &*other.member).filter(|other| other.uid() != member.uid());
             member.meta().deletion_timestamp.is_none()
+                // Where a namespace has not been seen only the finalizer tells the one that holds it from one that never might.
                 && (candidate.namespace.is_some() || is_guarded(member))
                 && claim(
                     anchor.spec.admission,
                     policy,
                     candidate.namespace.as_deref(),
                     &identity(anchor, member),
-                    registered,
+                    is_registered(published, member, others),
                 )
                 .is_ok()
         })
         .min_by_key(|candidate| age(&*candidate.member))
+}
+
+/// Whether the entry in the published configuration is this member's. A document tells identities, not objects, and what
+/// only the status tells is the operator's word: without it anybody who claims what another has registered would pass for
+/// registered, and push the other out if he is older. Where nobody else claims it, the entry alone is enough: a status may
+/// be a moment behind, or lost.
+pub fn is_registered<'a>(
+    published: Option<&InstanceConfiguration>,
+    member: &Member,
+    others: impl IntoIterator<Item = &'a Member>,
+) -> bool {
+    let listed = entry(published, &member.spec.member_class, &member.spec.member_code).is_some();
+    listed && (says_registered(member) || others.into_iter().next().is_none())
+}
+
+fn says_registered(member: &Member) -> bool {
+    let conditions = member.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    find(conditions, ConditionType::Registered)
+        .is_some_and(|it| it.status == Holds::True.as_str() || it.reason == Reason::UpdatePending.as_str())
 }
 
 /// Whether a member's finalizer is set. Nothing is registered without: else a deletion could overtake deregistration.

@@ -223,7 +223,7 @@ fn is_unwanted(key: &str, found: &Value) -> bool {
         // A part of a mount never sees an update: the certificates in it end.
         | "subPath" | "subPathExpr" | "items"
         // What is applied would never come to run, or never count as ready.
-        | "paused" | "minReadySeconds" | "readinessGates"
+        | "paused" | "minReadySeconds" | "readinessGates" | "initialDelaySeconds"
         // Probes that ask another host, and clients that are led to pods which refuse them.
         | "host" | "publishNotReadyAddresses"
     );

@@ -14,10 +14,13 @@ pub fn age<K: ResourceExt>(object: &K) -> (Timestamp, String) {
 /// The one among `others` that stays instead of `own`: older, and not on its way out. `None`: `own` stays.
 #[must_use]
 pub fn displaced_by<'a, K: ResourceExt>(own: &K, others: impl IntoIterator<Item = &'a K>) -> Option<&'a K> {
-    others
-        .into_iter()
-        .filter(|other| other.meta().deletion_timestamp.is_none() && age(*other) < age(own))
-        .min_by_key(|other| age(*other))
+    preceded_by(own, others.into_iter().filter(|other| other.meta().deletion_timestamp.is_none()))
+}
+
+/// The oldest among `others` that is older than `own`, also one on its way out: it acts until it is gone.
+#[must_use]
+pub fn preceded_by<'a, K: ResourceExt>(own: &K, others: impl IntoIterator<Item = &'a K>) -> Option<&'a K> {
+    others.into_iter().filter(|other| age(*other) < age(own)).min_by_key(|other| age(*other))
 }
 
 #[cfg(test)]
@@ -49,6 +52,8 @@ mod tests {
             ("older, but going", object(99, "a", true), true),
         ] {
             assert_eq!(displaced_by(&own, [&other]).is_none(), stays, "{name}");
+            let follows = preceded_by(&own, [&other]).is_none();
+            assert_eq!(follows, stays && other.metadata.deletion_timestamp.is_none(), "{name}");
         }
     }
 

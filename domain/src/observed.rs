@@ -86,8 +86,9 @@ pub struct PublishedDocument<P> {
     pub resource_version: String,
     /// `metadata.uid` of the object: for its deletion.
     pub uid: String,
-    /// Whether the object carries our labels. Without them no watch shows it: not the operator's, nor the link's.
-    pub labelled: bool,
+    /// Whether the object carries our labels, and its annotations say what the document says. Without the labels no watch
+    /// shows it: not the operator's, nor the link's. See [`crate::publication::Annotated`] for the annotations.
+    pub intact: bool,
 }
 
 impl<P> Published<P> {

@@ -1,6 +1,37 @@
 //! A document to sign and publish, with the object that carries it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use saatkond_api::names::annotation;
+use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
+
+/// A document of which the object that carries it says something in annotations: for the link, which reads no documents,
+/// for watches of metadata alone, and for people. What they say must be what the document says, or the link hands out
+/// nothing, and nobody looks at the document when its time is over.
+pub trait Annotated {
+    /// The annotations, by name.
+    fn annotations(&self) -> Vec<(&'static str, String)>;
+}
+
+impl Annotated for InstanceConfiguration {
+    fn annotations(&self) -> Vec<(&'static str, String)> {
+        vec![
+            (annotation::DOCUMENT_VERSION, self.version.to_string()),
+            (annotation::BUNDLE_SEQUENCE, self.bundle_sequence.to_string()),
+            (annotation::SIGNED_AT, self.signed_at.to_string()),
+            (annotation::EXPIRES_AT, self.expires_at.to_string()),
+        ]
+    }
+}
+
+impl Annotated for ServerConfiguration {
+    fn annotations(&self) -> Vec<(&'static str, String)> {
+        vec![
+            (annotation::DOCUMENT_VERSION, self.version.to_string()),
+            (annotation::SIGNED_AT, self.signed_at.to_string()),
+            (annotation::EXPIRES_AT, self.expires_at.to_string()),
+        ]
+    }
+}
 
 /// A signed document to be written to a ConfigMap. Who applies it signs `payload` as it is: version and times are set.
 #[derive(Debug, Clone, PartialEq)]

@@ -50,6 +50,20 @@ pub fn conclude(
     (conditions, events)
 }
 
+/// The conditions where the look at the object failed: `Ready` says why, and of the rest nothing new is known.
+#[must_use]
+pub fn unseen(
+    standing: &[Condition],
+    failure: &Failure,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> (Vec<Condition>, Vec<PlannedEvent>) {
+    let (mut conditions, events) = conclude(standing, &[failed(ConditionType::Ready, failure)], generation, now);
+    let ready = ConditionType::Ready.as_str();
+    conditions.extend(standing.iter().filter(|condition| condition.type_ != ready).cloned());
+    (conditions, events)
+}
+
 /// Whether the reason goes away only if somebody does something.
 fn needs_a_person(reason: Reason) -> bool {
     !matches!(
@@ -121,6 +135,23 @@ mod tests {
         assert!(conclude(&conditions, &waits, Some(1), at(4)).1.is_empty());
         let (_, events) = conclude(&ready, &waits, Some(1), at(4));
         assert!(events.len() == 1 && !events[0].warning);
+    }
+
+    #[test]
+    fn a_look_that_failed_leaves_what_was_known() {
+        let known = [
+            Statement::holds(ConditionType::Ready, "well"),
+            Statement::holds(ConditionType::Admitted, "it may"),
+            Statement::fails(ConditionType::Available, Reason::PodsNotReady, "0 of 1"),
+        ];
+        let (standing, _) = conclude(&[], &known, Some(1), at(1));
+        let refused = Failure { reason: Reason::Forbidden, message: "list pods: forbidden".into() };
+        let (conditions, events) = unseen(&standing, &refused, Some(2), at(2));
+        assert_eq!((conditions.len(), &conditions[1..]), (3, &standing[1..]));
+        assert_eq!((&*conditions[0].reason, conditions[0].observed_generation), ("Forbidden", Some(2)));
+        assert!(events.len() == 1 && events[0].warning);
+        let (again, events) = unseen(&conditions, &refused, Some(2), at(3));
+        assert_eq!((again, events.len()), (conditions, 0));
     }
 
     #[test]

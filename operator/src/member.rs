@@ -28,12 +28,19 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     let Some(namespace) = context.world.known_namespace(namespace, &context.settings.namespace) else {
         return Ok(None);
     };
-    let seen = observe::member::gather(context, member.clone(), namespace).await?;
+    let api = apply::objects::namespaced::<Member>(context, &member);
+    let seen = match observe::member::gather(context, member.clone(), namespace).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let place = (&context.world.members, &api, &[] as &[_]);
+            let standing = member.status.as_ref();
+            return Err(status_writer::refused(context, place, &*member, standing, |s| &mut s.conditions, error).await);
+        }
+    };
     let now = context.clock.now();
     let todo = plan::plan(&seen, now);
     let (applied, ended) = execute(context, &member, &todo).await;
     let update = status::status(&seen, &applied, now);
-    let api = apply::objects::namespaced::<Member>(context, &member);
     let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
     let written = if gone {
         Ok(false)

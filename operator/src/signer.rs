@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use saatkond_domain::effects::LeafOrder;
 use saatkond_domain::observed::LeafFacts;
-use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedConfigurationKey};
+use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedConfigurationKey, UnlabelledKey};
 use saatkond_domain::trust_anchor::plan::AuthorityRequest;
 use saatkond_pki::authority::{Authority, AuthoritySpec};
 use saatkond_pki::certificate::CertificateFacts;
@@ -30,6 +30,8 @@ pub struct AnchorKeys {
     pub authorities: Vec<ObservedAuthority>,
     /// The configuration keys, without their secret half.
     pub configuration_keys: Vec<ObservedConfigurationKey>,
+    /// The Secrets of ours that have lost a label.
+    pub unlabelled: Vec<UnlabelledKey>,
     /// Authorities that can sign, by generation.
     pub signers: BTreeMap<u64, Arc<Authority>>,
     /// Configuration keys that can sign, by generation.

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use saatkond_api::TrustAnchor;
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::AdmissionPolicy;
-use saatkond_domain::trust_anchor::observed::ObservedSigningKey;
+use saatkond_domain::trust_anchor::observed::{ObservedSigningKey, ObservedTrustAnchor};
+use saatkond_domain::trust_anchor::plan::TrustAnchorPlan;
 use saatkond_domain::trust_anchor::{plan, status};
 
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
+use crate::error::Error;
 use crate::events::told;
 use crate::observe::trust_anchor::{Reading, gather};
 use crate::{apply, status_writer};
@@ -22,17 +24,17 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
         context.signer.forget(name);
         return Ok(None);
     };
-    let mut seen = gather(context, anchor.clone(), Reading::Cached).await?;
-    let mut now = context.clock.now();
-    let mut todo = plan::plan(&seen, now);
-    if todo.decide_again {
-        seen = gather(context, anchor.clone(), Reading::Live).await?;
-        now = context.clock.now();
-        todo = plan::plan(&seen, now);
-    }
+    let api: Api<TrustAnchor> = Api::all(context.client.clone());
+    let (seen, todo, now) = match decide(context, &anchor).await {
+        Ok(decided) => decided,
+        Err(error) => {
+            let place = (&context.world.anchors, &api, &[] as &[_]);
+            let standing = anchor.status.as_ref();
+            return Err(status_writer::refused(context, place, &*anchor, standing, |s| &mut s.conditions, error).await);
+        }
+    };
     let (applied, ended) = apply::trust_anchor::execute(context, &anchor, &todo).await;
     let update = status::status(&seen, &todo, &applied, now);
-    let api: Api<TrustAnchor> = Api::all(context.client.clone());
     let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
     let written = if gone {
         Ok(false)
@@ -48,4 +50,20 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
         || !todo.foreign.is_empty()
         || matches!(seen.signing_key, ObservedSigningKey::Absent | ObservedSigningKey::Unusable { .. });
     Ok(Some(sooner(todo.next_check, now, waiting, SignedDuration::from_secs(10))))
+}
+
+/// What was seen, what is to be done about it, and when that was decided.
+async fn decide(
+    context: &Context,
+    anchor: &Arc<TrustAnchor>,
+) -> Result<(ObservedTrustAnchor, TrustAnchorPlan, Timestamp), Error> {
+    let mut seen = gather(context, anchor.clone(), Reading::Cached).await?;
+    let mut now = context.clock.now();
+    let mut todo = plan::plan(&seen, now);
+    if todo.decide_again {
+        seen = gather(context, anchor.clone(), Reading::Live).await?;
+        now = context.clock.now();
+        todo = plan::plan(&seen, now);
+    }
+    Ok((seen, todo, now))
 }

@@ -113,6 +113,9 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         ("ConfigMap", "drift-home", "ss1-configuration"),
         ("ConfigMap", support::SYSTEM, "drift-home.ss1-server-configuration"),
         ("ConfigMap", support::SYSTEM, "drift-instance-configuration"),
+        ("Secret", support::SYSTEM, "drift-ca-1"),
+        ("Secret", support::SYSTEM, "drift-configuration-2"),
+        ("Secret", support::SYSTEM, "saatkond-link-identity"),
     ] {
         let before = get(&admin, kind, namespace, name).await.unwrap()["metadata"]["labels"].clone();
         let off = r#"[{"op":"remove","path":"/metadata/labels/app.kubernetes.io~1managed-by"}]"#;
@@ -121,6 +124,27 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         until(&format!("{kind} {name} has its labels again"), Duration::from_secs(5), || async {
             let now = get(&admin, kind, namespace, name).await.unwrap()["metadata"]["labels"].clone();
             if now == before { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
+    }
+    // The link hands documents out by their annotations, and reads nothing of them.
+    for (name, wrong) in [
+        ("drift-instance-configuration", "999999"),
+        ("drift-home.ss1-server-configuration", "999999"),
+        ("drift-instance-configuration", "0"),
+    ] {
+        let version = async || {
+            let map = get(&admin, "ConfigMap", support::SYSTEM, name).await.unwrap();
+            map["metadata"]["annotations"]["saatkond.io/document-version"].as_str().unwrap().to_owned()
+        };
+        let before: u64 = version().await.parse().unwrap();
+        let (told, namespaced) =
+            (format!("saatkond.io/document-version={wrong}"), format!("--namespace={}", support::SYSTEM));
+        bed.kubectl(&["annotate", "configmap", name, &namespaced, "--overwrite", &told]);
+        let next = (before + 1).to_string();
+        until(&format!("{name} is published anew"), Duration::from_secs(5), || async {
+            let now = version().await;
+            if now == next { Ok(()) } else { Err(format!("{now}, {before} before")) }
         })
         .await;
     }

@@ -69,6 +69,27 @@ async fn one_verb_that_is_refused_is_named_and_the_rest_goes_on() {
     remove(&admin, "forb").await;
 }
 
+/// What may not even be looked at: without a word the status would stay empty, or as it was when all was well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_is_refused_is_told_in_the_status() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let rule = Rule::new(|call| call.verb == "list" && call.resource == "pods", first(3, Verdict::Answer(403)));
+    let operator = bed.operator(Some(rule.clone()), &[]).await;
+    bed.apply(&federation("look"));
+    let server = ("SecurityServer", "look-home", "ss1");
+    until_condition(&admin, server, "Ready", "False/Forbidden").await;
+    let told = get(&admin, "SecurityServer", "look-home", "ss1").await.unwrap()["status"]["conditions"][0].to_string();
+    assert!(told.contains("pods"), "it names what was refused: {told}");
+    until_condition(&admin, server, "Ready", "True/AsDeclared").await;
+    assert!(rule.seen() > 3);
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "look").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_and_server_errors_are_got_over() {
     let bed = bed_with_controllers();

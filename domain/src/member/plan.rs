@@ -1,17 +1,19 @@
 //! What is to be done for a member.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use kube::ResourceExt;
-use saatkond_api::Member;
 use saatkond_api::conditions::Reason;
 use saatkond_api::names::finalizer;
+use saatkond_api::{Member, TrustAnchor};
 
 use super::observed::ObservedMember;
 use crate::admission::{self, Refusal, is_guarded};
 use crate::duplicates::age;
 use crate::effects::{Failure, FinalizerChange, PlannedEvent};
 use crate::meta::{has_finalizer, is_deleting};
-use crate::observed::Published;
+use crate::observed::{Candidate, Published};
 use crate::schedule::next_check;
 
 /// Everything that is to be done for one member now.
@@ -59,8 +61,8 @@ pub(crate) fn is_deregistered(seen: &ObservedMember) -> bool {
     let Some(anchor) = &seen.anchor else { return true };
     let spec = &seen.member.spec;
     let published = seen.instance.payload();
-    let taken_over =
-        || admission::holder(anchor, seen.policy, published, &seen.rivals).is_some_and(|it| is_guarded(&it.member));
+    // It is being deleted, so it is not the holder itself.
+    let taken_over = || holder(seen, anchor).is_some_and(|it| is_guarded(&it));
     match &seen.instance {
         Published::Absent | Published::Foreign => true,
         Published::Valid(_) => {
@@ -80,15 +82,21 @@ pub(crate) fn claim(seen: &ObservedMember) -> Result<(), Refusal> {
             message: format!("TrustAnchor {name} does not exist"),
         });
     };
-    let spec = &seen.member.spec;
-    let registered = admission::entry(seen.instance.payload(), &spec.member_class, &spec.member_code).is_some();
+    let rivals = seen.rivals.iter().map(|rival| &*rival.member);
+    let registered = admission::is_registered(seen.instance.payload(), &seen.member, rivals);
     let identity = admission::identity(anchor, &seen.member);
     admission::claim(anchor.spec.admission, seen.policy, Some(&seen.namespace), &identity, registered)
 }
 
 /// The older member that holds the identity instead of this one.
-pub(crate) fn rival(seen: &ObservedMember) -> Option<&Member> {
-    let anchor = seen.anchor.as_ref()?;
-    let other = admission::holder(anchor, seen.policy, seen.instance.payload(), &seen.rivals)?;
-    (age(&*other.member) < age(&*seen.member)).then_some(&*other.member)
+pub(crate) fn rival(seen: &ObservedMember) -> Option<Arc<Member>> {
+    let other = holder(seen, seen.anchor.as_ref()?)?;
+    (age(&*other) < age(&*seen.member)).then_some(other)
+}
+
+/// Who of this member and all that claim the same holds the identity.
+fn holder(seen: &ObservedMember, anchor: &TrustAnchor) -> Option<Arc<Member>> {
+    let own = Candidate { member: seen.member.clone(), namespace: Some(seen.namespace.clone()) };
+    let all = seen.rivals.iter().chain([&own]);
+    Some(admission::holder(anchor, seen.policy, seen.instance.payload(), all)?.member.clone())
 }

@@ -110,7 +110,7 @@ fn description(seen: &ObservedMember, subsystem: &Subsystem, service: &Service, 
     let place = format!("service {}/{}: entry {key} of ConfigMap {name}", subsystem.code, service.code);
     let finding = |reason, what: &str| Some(Finding { reason, message: format!("{place} {what}") });
     let verdict = match seen.descriptions.get(&(name.clone(), key.clone())) {
-        None | Some(ObservedDescription::Absent) => finding(Reason::DescriptionNotFound, "does not exist"),
+        Some(ObservedDescription::Absent) => finding(Reason::DescriptionNotFound, "does not exist"),
         Some(ObservedDescription::Unreadable { why }) => {
             finding(Reason::DescriptionInvalid, &format!("is neither JSON nor YAML: {why}"))
         }
@@ -124,7 +124,8 @@ fn description(seen: &ObservedMember, subsystem: &Subsystem, service: &Service, 
         Some(ObservedDescription::Read { has_paths: false, .. }) => {
             finding(Reason::DescriptionInvalid, "has no object paths")
         }
-        Some(ObservedDescription::Read { .. }) => None,
+        // `None`: not looked at, since the namespace is not admitted.
+        Some(ObservedDescription::Read { .. }) | None => None,
     };
     found.extend(verdict);
 }

@@ -13,6 +13,7 @@ use super::references::{Finding, findings, serving};
 use crate::admission::{self, member_id};
 use crate::effects::StatusUpdate;
 use crate::meta::{is_deleting, is_paused};
+use crate::observed::NamespaceAccess;
 use crate::serving::server_id;
 use crate::statements::{conclude, failed, listed, ready};
 
@@ -68,7 +69,13 @@ fn statements(seen: &ObservedMember, applied: &AppliedMember) -> Vec<Statement> 
     let admitted = admitted(seen);
     let registered = registered(seen, &admitted);
     let found = findings(seen);
+    let mut services = member.spec.subsystems.iter().flat_map(|subsystem| &subsystem.services);
+    let unread = seen.namespace.access != NamespaceAccess::Granted && services.any(|service| service.openapi.is_some());
     let resolved = match found.first() {
+        None if unread => {
+            let why = "the OpenAPI documents of its services are looked at once the namespace is admitted";
+            Statement::unknown(ReferencesResolved, Reason::Waiting, why)
+        }
         None => Statement::holds(ReferencesResolved, "everything that the spec refers to is there"),
         Some(first) => {
             let messages: Vec<String> = found.iter().map(|Finding { message, .. }| message.clone()).collect();
@@ -143,7 +150,7 @@ fn registered(seen: &ObservedMember, admitted: &Statement) -> Statement {
                 None => Statement::holds(Registered, "the published instance configuration lists it"),
                 Some(code) => {
                     let why = format!("the next instance configuration will list subsystem {code}");
-                    Statement::fails(Registered, Reason::Waiting, why)
+                    Statement::fails(Registered, Reason::UpdatePending, why)
                 }
             }
         }

@@ -25,7 +25,7 @@ use saatkond_api::SecurityServer;
 use saatkond_api::names::link_server_name;
 use saatkond_pki::configuration_key::ConfigurationPublicKey;
 
-use super::configuration::guests;
+use super::configuration::confirmed_guests;
 use super::observed::ObservedSecurityServer;
 use super::registration::Place;
 use crate::children::Child;
@@ -91,6 +91,9 @@ fn service_object(server: &SecurityServer) -> Service {
             // in whom the client port's plain HTTP would believe.
             type_: Some("ClusterIP".to_owned()),
             external_ips: Some(Vec::new()),
+            // Defaults, said for the same reason: who changes one keeps clients from the pods, or all of them at one.
+            internal_traffic_policy: Some("Cluster".to_owned()),
+            session_affinity: Some("None".to_owned()),
             selector: Some(selector(server)),
             ports: Some(vec![port("client", 80, "client"), port("server", SERVER_PORT, "server")]),
             ..ServiceSpec::default()
@@ -134,7 +137,7 @@ fn network_policy(seen: &ObservedSecurityServer, place: &Place<'_>) -> NetworkPo
     let own = server.namespace().unwrap_or_default();
     let access = server.spec.client_access.iter().flat_map(|access| access.namespaces.iter().cloned());
     let mut clients: Vec<String> =
-        guests(seen, place).filter_map(ResourceExt::namespace).chain(access).chain([own.clone()]).collect();
+        confirmed_guests(seen, place).filter_map(ResourceExt::namespace).chain(access).chain([own.clone()]).collect();
     clients.sort();
     clients.dedup();
     let mut observers = vec![seen.settings.namespace.clone(), own];
@@ -209,6 +212,8 @@ fn pod(server: &SecurityServer, settings: &OperatorSettings, anchor: &str, pins:
     PodSpec {
         service_account_name: Some(name(server)),
         automount_service_account_token: Some(false),
+        // The default, said because names of peers and of the link would else be looked up elsewhere.
+        dns_policy: Some("ClusterFirst".to_owned()),
         // No environment variables for every Service of the namespace: names of others are nobody's business.
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
@@ -308,6 +313,7 @@ fn probe(path: &str, period: i32) -> Probe {
         }),
         period_seconds: Some(period),
         timeout_seconds: Some(3),
+        success_threshold: Some(1),
         ..Probe::default()
     }
 }

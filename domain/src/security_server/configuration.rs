@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use saatkond_api::names::{self, annotation, role};
+use saatkond_api::names::{self, role};
 use saatkond_api::v1alpha1::member::{
     AccessRight as DeclaredRight, ConnectionType as Declared, Service, ServiceChoice, SubjectChoice, Subsystem,
 };
@@ -21,7 +21,7 @@ use crate::admission::{is_guarded, member_id};
 use crate::meta::{annotated, is_paused};
 use crate::names::{label_value, server_configuration};
 use crate::observed::Published;
-use crate::publication::Publication;
+use crate::publication::{Annotated as _, Publication};
 use crate::schedule::{document_expiry, resign_at, whole_seconds};
 use crate::serving::{guest_subsystems, own_subsystems, served_client};
 use crate::trust_anchor::build::client_ids;
@@ -71,7 +71,7 @@ pub fn state(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) -
     let mut repair = matches!(seen.configuration, Published::Invalid { .. });
     if let Published::Valid(document) = &seen.configuration {
         let standing = &*document.payload;
-        repair = standing.version < last || !document.labelled;
+        repair = standing.version < last || !document.intact;
         let due = resign_at(standing.signed_at, &uid);
         let lives = standing.expires_at.duration_since(standing.signed_at);
         let same = same_but_times(standing, &wanted)
@@ -91,14 +91,7 @@ pub fn state(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) -
     labels.insert(names::label::SECURITY_SERVER.to_owned(), label_value(&server.name_any()));
     labels.insert(names::label::SECURITY_SERVER_NAMESPACE.to_owned(), namespace);
     let publication = Publication {
-        meta: annotated(
-            meta,
-            [
-                (annotation::DOCUMENT_VERSION, payload.version.to_string()),
-                (annotation::SIGNED_AT, payload.signed_at.to_string()),
-                (annotation::EXPIRES_AT, payload.expires_at.to_string()),
-            ],
-        ),
+        meta: annotated(meta, payload.annotations()),
         entry: names::entry::SERVER_CONFIGURATION,
         payload,
         key_generation,
@@ -148,14 +141,19 @@ pub fn content(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp)
     }
 }
 
-/// The guests whose own spec names this server, in the order of the spec.
-pub(crate) fn guests<'a>(seen: &'a ObservedSecurityServer, place: &'a Place<'_>) -> impl Iterator<Item = &'a Member> {
+/// The guests that are members and are served here, since their own specs name this server, in the order of the spec. Whoever is
+/// merely listed has agreed to nothing, and nothing is opened to his namespace.
+pub(crate) fn confirmed_guests<'a>(
+    seen: &'a ObservedSecurityServer,
+    place: &'a Place<'_>,
+) -> impl Iterator<Item = &'a Member> {
     seen.server
         .spec
         .guests
         .iter()
         .filter_map(|guest| holder_of(seen, place.anchor, &guest.member_class, &guest.member_code))
         .filter(|guest| guest.uid() != place.owner.uid() && is_guarded(guest))
+        .filter(|guest| !served(seen, place, guest, guest_subsystems(&seen.server, guest)).is_empty())
 }
 
 fn clients(seen: &ObservedSecurityServer, place: &Place<'_>) -> Vec<ClientEntry> {
@@ -168,7 +166,8 @@ fn clients(seen: &ObservedSecurityServer, place: &Place<'_>) -> Vec<ClientEntry>
         local_groups: Vec::new(),
     };
     let own = served(seen, place, place.owner, own_subsystems(server, place.owner));
-    let theirs = guests(seen, place).flat_map(|guest| served(seen, place, guest, guest_subsystems(server, guest)));
+    let theirs =
+        confirmed_guests(seen, place).flat_map(|guest| served(seen, place, guest, guest_subsystems(server, guest)));
     let mut clients: Vec<_> = [itself].into_iter().chain(own).chain(theirs).collect();
     clients.sort_by(|a, b| a.id.cmp(&b.id));
     clients.dedup_by(|a, b| a.id == b.id);

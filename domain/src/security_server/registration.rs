@@ -4,7 +4,7 @@
 //! authority decides who takes part, and this is where that decision meets the keys.
 
 use kube::ResourceExt;
-use saatkond_api::conditions::Reason;
+use saatkond_api::conditions::{ConditionType, Holds, Reason, find};
 use saatkond_api::{Member, TrustAnchor};
 use saatkond_wire::configuration::{InstanceConfiguration, ServerEntry};
 use saatkond_wire::identifier::{MemberId, ServerId};
@@ -12,6 +12,7 @@ use saatkond_wire::identifier::{MemberId, ServerId};
 use super::observed::ObservedSecurityServer;
 use crate::admission::{self, Refusal, holder, member_id};
 use crate::duplicates::displaced_by;
+use crate::meta::is_deleting;
 use crate::observed::{AdmissionPolicy, Published};
 use crate::serving::{address, server_id};
 
@@ -45,9 +46,25 @@ pub fn place(seen: &ObservedSecurityServer) -> Result<Place<'_>, Refusal> {
         return refuse(Reason::TrustAnchorNotFound, why);
     };
     admission::namespace(&seen.namespace)?;
-    if holds_identity(seen, anchor, owner).is_none_or(|member| member.uid() != owner.uid()) {
-        let why = format!("Member {} is not admitted; its conditions say why", owner.name_any());
-        return refuse(Reason::MemberNotAdmitted, why);
+    let holder = holds_identity(seen, anchor, owner);
+    if holder.is_none_or(|member| member.uid() != owner.uid()) {
+        let (member, name) = (owner.name_any(), anchor.name_any());
+        if holder.is_some() || is_deleting(owner) || is_refused(seen, anchor, owner) {
+            return refuse(
+                Reason::MemberNotAdmitted,
+                format!("Member {member} is not admitted; its conditions say why"),
+            );
+        }
+        // On the way to it, or held up by the anchor: nothing that a person at the member's could do.
+        return if seen.instance.payload().is_none() {
+            let why = format!("TrustAnchor {name} has published no instance configuration yet");
+            refuse(Reason::TrustAnchorNotReady, why)
+        } else {
+            refuse(
+                Reason::Waiting,
+                format!("the next instance configuration of TrustAnchor {name} will list Member {member}"),
+            )
+        };
     }
     if let Some(older) = twin(seen) {
         let why = format!(
@@ -58,6 +75,14 @@ pub fn place(seen: &ObservedSecurityServer) -> Result<Place<'_>, Refusal> {
         return refuse(Reason::DuplicateServerCode, why);
     }
     Ok(Place { anchor, owner })
+}
+
+/// Whether the owner may not claim its identity, by the annotation or by its own condition, which knows of the policy too.
+fn is_refused(seen: &ObservedSecurityServer, anchor: &TrustAnchor, owner: &Member) -> bool {
+    let (mode, identity) = (anchor.spec.admission, admission::identity(anchor, owner));
+    let conditions = owner.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+    admission::claim(mode, AdmissionPolicy::Installed, Some(&seen.namespace), &identity, false).is_err()
+        || find(conditions, ConditionType::Admitted).is_some_and(|it| it.status == Holds::False.as_str())
 }
 
 /// The older server of the same owner with the same code.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use saatkond_api::conditions::{ConditionType, Holds, Reason, Statement};
+use saatkond_api::conditions::{ConditionType, Reason, Statement};
 use saatkond_api::v1alpha1::security_server::{
     LeafStatus, ProcessReceipt, PublishedConfiguration, RegisteredKey, SecurityServerStatus, SigningStatus,
 };
 
-use super::configuration::{self, ConfigurationState, guests};
+use super::configuration::{self, ConfigurationState, confirmed_guests};
 use super::leaves::{due, ends_at, is_overdue, leaves};
 use super::observed::{IdentityFacts, ObservedSecurityServer};
 use super::plan::{AppliedSecurityServer, SecurityServerPlan};
@@ -18,8 +18,8 @@ use super::registration::{Place, is_deregistered, place, registered};
 use crate::children::{Child, ChildKind};
 use crate::effects::StatusUpdate;
 use crate::meta::{is_deleting, is_paused, selector};
+use crate::observed::{DeploymentFacts, NamespaceAccess};
 use crate::schedule::whole_seconds;
-use crate::serving::guest_subsystems;
 use crate::statements::{conclude, failed, listed, ready};
 
 /// The longest list of registered keys.
@@ -50,8 +50,8 @@ pub fn status(
         observed_generation: server.metadata.generation,
         conditions,
         identity: place.map(|place| place.server_id(seen).to_string()).or(standing.identity),
-        replicas: Some(seen.deployment.as_ref().map_or(0, |deployment| deployment.replicas)),
-        ready_replicas: Some(seen.deployment.as_ref().map_or(0, |deployment| deployment.ready)),
+        replicas: replicas(seen, standing.replicas, |deployment| deployment.replicas),
+        ready_replicas: replicas(seen, standing.ready_replicas, |deployment| deployment.ready),
         selector: Some(labels.join(",")),
         issue_number: standing.issue_number.max(facts.map(|facts| facts.issue_number)),
         leaf: facts.map(|facts| leaf(seen, facts)).or(standing.leaf),
@@ -61,6 +61,14 @@ pub fn status(
         processes: Vec::new(),
     };
     StatusUpdate { status, events }
+}
+
+/// Where the rights in the namespace are gone nothing is known of the pods, which go on serving: what was last seen stays.
+fn replicas(seen: &ObservedSecurityServer, standing: Option<i32>, of: impl Fn(&DeploymentFacts) -> i32) -> Option<i32> {
+    match seen.namespace.access {
+        NamespaceAccess::Granted => Some(seen.deployment.as_ref().map_or(0, of)),
+        NamespaceAccess::Denied | NamespaceAccess::Unknown => standing,
+    }
 }
 
 fn leaf(seen: &ObservedSecurityServer, facts: &IdentityFacts) -> LeafStatus {
@@ -266,6 +274,11 @@ fn children(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, applied: &
     match &applied.failure {
         Some(failure) => failed(ChildrenApplied, failure),
         None if !deployed.into_iter().any(|kind| kind == ChildKind::Deployment) => {
+            if is_paused(&*seen.server) {
+                let why =
+                    "there is no Deployment, and none is made while saatkond.io/paused is set; remove the annotation";
+                return Statement::fails(ChildrenApplied, Reason::Paused, why);
+            }
             let why = "the Deployment waits for certificates and configuration to mount";
             Statement::fails(ChildrenApplied, Reason::Waiting, why)
         }
@@ -346,10 +359,10 @@ fn available(seen: &ObservedSecurityServer, plan: &SecurityServerPlan) -> Statem
         );
     }
     match &seen.deployment {
-        None => Statement {
-            holds: Holds::False,
-            ..Statement::unknown(Available, Reason::Waiting, "its pods are not declared yet")
-        },
+        None if is_paused(&*seen.server) => {
+            Statement::fails(Available, Reason::Paused, "there is no Deployment, and none is made while it is paused")
+        }
+        None => Statement::fails(Available, Reason::Waiting, "its pods are not declared yet"),
         Some(deployment) => {
             let detail = deployment.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
             // The status was read before this plan is applied: what it counts as updated is as declared before.
@@ -374,8 +387,7 @@ fn available(seen: &ObservedSecurityServer, plan: &SecurityServerPlan) -> Statem
 
 /// Guests that the server lists and that do not name it.
 fn unconfirmed(seen: &ObservedSecurityServer, place: &Place<'_>) -> Vec<String> {
-    let confirmed: Vec<(String, String)> = guests(seen, place)
-        .filter(|guest| !guest_subsystems(&seen.server, guest).is_empty())
+    let confirmed: Vec<(String, String)> = confirmed_guests(seen, place)
         .map(|guest| (guest.spec.member_class.to_string(), guest.spec.member_code.to_string()))
         .collect();
     let listed = seen.server.spec.guests.iter();

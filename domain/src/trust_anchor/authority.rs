@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use saatkond_api::TrustAnchor;
 use saatkond_api::conditions::Reason;
-use saatkond_api::names::ca_secret;
+use saatkond_api::names::{ca_secret, role};
 use saatkond_api::v1alpha1::trust_anchor::{
     AuthorityStatus, DEFAULT_RETIREMENT, ExternalSource, SourceChoice, TrustAnchorStatus,
 };
 use saatkond_pki::authority::AuthorityCertificate;
 
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
-use crate::meta::is_paused;
+use crate::meta::{anchor_object, is_paused};
 use crate::observed::{Published, Stored};
 use crate::rotation::{Standing, Step, next_step};
 use crate::schedule::{CannotIssue, can_issue};
@@ -93,7 +94,8 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
     let standing = |g: u64| seen.authorities.iter().find(|a| a.generation == g).map_or(&Stored::Absent, |a| &a.secret);
     let any_secret = seen.authorities.iter().any(|authority| authority.secret != Stored::Absent);
     let published = !matches!(seen.published, Published::Absent | Published::Foreign);
-    let traced = any_secret || published || remembers(seen.anchor.status.as_ref());
+    let known = published || remembers(seen.anchor.status.as_ref());
+    let traced = any_secret || known;
     let generation = match state.signing {
         Some(generation) => generation,
         // Nothing is published yet: the lowest that is there, so that a crash between making and publishing is no loss.
@@ -124,7 +126,7 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
         Stored::Foreign => {
             state.problem = Some((
                 Reason::ForeignObject,
-                format!("Secret {name} exists and is not ours; rename or delete it, or the authority cannot be stored"),
+                format!("Secret {name} exists and is not known as ours; {}", what_to_do(&seen.anchor, known)),
             ));
             state.foreign = Some(name);
         }
@@ -139,6 +141,21 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
         Stored::Absent => state.step = Step::Create(1),
     }
     state
+}
+
+/// What a person does about a Secret that has the name of the authority's. Where there is or was an authority it may hold the only
+/// copy of its key, say brought back from a backup: nobody may be told to delete that.
+fn what_to_do(anchor: &TrustAnchor, known: bool) -> String {
+    if !known {
+        return "delete it, or the authority cannot be stored; keep a copy under another name if it holds anything"
+            .to_owned();
+    }
+    let labels = anchor_object(anchor, "", String::new(), role::AUTHORITY, None).labels.unwrap_or_default();
+    let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!(
+        "if it holds the authority's key, say from a backup, give it the labels {}; do not delete it before that is known",
+        labels.join(" ")
+    )
 }
 
 /// The managed authority after the next step of its rotation, where one can be taken.

@@ -30,6 +30,8 @@ pub struct ObservedTrustAnchor {
     /// Every configuration-key Secret of this anchor (by label), and those of generation 1 and 2 if objects of their
     /// names exist. From a read of the API server itself, never a cache.
     pub configuration_keys: Vec<ObservedConfigurationKey>,
+    /// Those Secrets with one of our keys that have lost a label of ours: no list shows them, and no watch that they change.
+    pub unlabelled: Vec<UnlabelledKey>,
     /// The published instance configuration, verified with the configuration keys at hand and those that
     /// `status` remembers.
     pub published: PublishedInstance,
@@ -56,6 +58,19 @@ pub struct ObservedAuthority {
     pub uid: String,
     /// What is in it: certificate and key belong together where it is present.
     pub secret: Stored<AuthorityCertificate>,
+}
+
+/// A Secret with one of our keys, known as ours by the UID of its owner alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnlabelledKey {
+    /// Whose it is: [`saatkond_api::names::role`].
+    pub role: &'static str,
+    /// The key's generation, from the Secret's name.
+    pub generation: u64,
+    /// The Secret's name.
+    pub name: String,
+    /// The Secret's UID.
+    pub uid: String,
 }
 
 /// The signing key of an external source.

@@ -6,8 +6,7 @@ use kube::ResourceExt;
 use saatkond_api::TrustAnchor;
 use saatkond_api::conditions::Reason;
 use saatkond_api::names::{
-    self, MANAGED_BY, annotation, ca_secret, configuration_key_secret, finalizer, instance_configuration_config_map,
-    label, role,
+    self, MANAGED_BY, ca_secret, configuration_key_secret, finalizer, instance_configuration_config_map, label, role,
 };
 use saatkond_api::v1alpha1::trust_anchor::{DEFAULT_CA_LIFETIME, KeyAlgorithm, SourceChoice};
 use saatkond_pki::key::Algorithm;
@@ -18,23 +17,25 @@ use saatkond_wire::leaf_name::LeafName;
 use super::authority::{self, AuthorityState};
 use super::build::{bundle_hash, content};
 use super::keys::{self, KeyState};
-use super::observed::ObservedTrustAnchor;
+use super::observed::{ObservedTrustAnchor, UnlabelledKey};
 use crate::children::ChildKind;
-use crate::duplicates::displaced_by;
+use crate::duplicates::preceded_by;
 use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
 use crate::meta::{anchor_object, annotated, has_finalizer, is_deleting};
 use crate::names::link_identity_manager;
 use crate::observed::{LeafFacts, Published, Stored};
-use crate::publication::Publication;
+use crate::publication::{Annotated as _, Publication};
 use crate::rotation::Step;
 use crate::schedule::{later, next_check, renew_at, resign_at, whole_seconds};
 
 /// Everything that is to be done for one trust anchor now, in this order: `finalizer` unless it is to be removed,
-/// `create_authority`, `create_configuration_keys`, `publish`, `link_leaf`, `destroy_authority`, then the removal of the finalizer.
+/// `relabel`, `create_authority`, `create_configuration_keys`, `publish`, `link_leaf`, `destroy_authority`, then the removal of the finalizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrustAnchorPlan {
     /// Our finalizer on the TrustAnchor.
     pub finalizer: FinalizerChange,
+    /// Secrets with keys of ours to get their labels back: name, namespace, UID (a newer Secret of the name is not meant) and labels.
+    pub relabel: Vec<ObjectMeta>,
     /// An authority to make.
     pub create_authority: Option<AuthorityRequest>,
     /// Configuration keys to make.
@@ -117,6 +118,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
     let uid = anchor.uid().unwrap_or_default();
     let mut plan = TrustAnchorPlan {
         finalizer: finalizer_change(seen),
+        relabel: Vec::new(),
         create_authority: None,
         create_configuration_keys: Vec::new(),
         publish: None,
@@ -129,9 +131,10 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
     };
     // While its members are being taken out, an anchor that is going still publishes; the last one's departure ends it.
     let ends = is_deleting(anchor) && seen.members.is_empty();
-    if ends || displaced_by(anchor, seen.others_of_instance()).is_some() {
+    if ends || seen.predecessor().is_some() {
         return plan;
     }
+    relabel(seen, &mut plan);
     let authority = authority::state(seen, now);
     let keys = keys::state(seen);
     plan.foreign
@@ -184,13 +187,34 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
 }
 
 impl ObservedTrustAnchor {
+    /// The older TrustAnchor of the same instance. While it is on its way out it still publishes, until its last member has gone:
+    /// an instance never has two authorities that issue.
+    pub(crate) fn predecessor(&self) -> Option<&TrustAnchor> {
+        preceded_by(&*self.anchor, self.others_of_instance())
+    }
+
     /// The other TrustAnchors of the same instance.
-    pub(crate) fn others_of_instance(&self) -> impl Iterator<Item = &TrustAnchor> {
+    fn others_of_instance(&self) -> impl Iterator<Item = &TrustAnchor> {
         let own = &self.anchor;
         self.others
             .iter()
             .map(|other| &**other)
             .filter(move |other| other.spec.instance == own.spec.instance && other.uid() != own.uid())
+    }
+}
+
+/// Puts labels back. The key counts meanwhile: who takes a label off must not stop the federation, much less be told that
+/// the Secret stands in the way.
+fn relabel(seen: &ObservedTrustAnchor, plan: &mut TrustAnchorPlan) {
+    for UnlabelledKey { role, generation, name, uid } in &seen.unlabelled {
+        let meta = anchor_object(&seen.anchor, &seen.settings.namespace, name.clone(), role, Some(*generation));
+        plan.events.push(PlannedEvent {
+            warning: true,
+            reason: Reason::DriftRepaired,
+            action: "Relabel",
+            note: format!("Secret {name} had lost labels; put them back"),
+        });
+        plan.relabel.push(ObjectMeta { uid: Some(uid.clone()), owner_references: None, ..meta });
     }
 }
 
@@ -313,7 +337,7 @@ struct LastBundle {
 }
 
 /// Publishes when the content differs from what is published, when its day is over, when what is published is not the
-/// newest that was, or when it has lost its labels.
+/// newest that was, or when its labels or annotations were changed.
 fn publish(
     seen: &ObservedTrustAnchor,
     authority: &AuthorityState,
@@ -334,7 +358,7 @@ fn publish(
     let mut edited = matches!(seen.published, Published::Invalid { .. });
     if let Published::Valid(document) = &seen.published {
         let standing = &*document.payload;
-        edited = standing.version < last_version || !document.labelled;
+        edited = standing.version < last_version || !document.intact;
         let due = resign_at(standing.signed_at, &uid);
         let lives = standing.expires_at.duration_since(standing.signed_at);
         let same_life = lives == wanted.expires_at.duration_since(wanted.signed_at);
@@ -370,15 +394,7 @@ fn publish(
     let meta = anchor_object(anchor, &seen.settings.namespace, name, role::INSTANCE_CONFIGURATION, None);
     deadlines.push(resign_at(payload.signed_at, &uid));
     plan.publish = Some(Publication {
-        meta: annotated(
-            meta,
-            [
-                (annotation::DOCUMENT_VERSION, payload.version.to_string()),
-                (annotation::BUNDLE_SEQUENCE, sequence.to_string()),
-                (annotation::SIGNED_AT, payload.signed_at.to_string()),
-                (annotation::EXPIRES_AT, payload.expires_at.to_string()),
-            ],
-        ),
+        meta: annotated(meta, payload.annotations()),
         entry: names::entry::INSTANCE_CONFIGURATION,
         payload,
         key_generation: keys.current.generation,

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::SecurityServer;
 use saatkond_api::conditions::{ConditionType, Reason, Statement};
+use saatkond_api::names::LINK_IDENTITY_SECRET;
 use saatkond_api::v1alpha1::trust_anchor::{
     AdmissionMode, AuthorityState as Phase, AuthorityStatus, BlockingProcess, BundleStatus,
     InstanceConfigurationStatus, TrustAnchorCounts, TrustAnchorStatus,
@@ -17,7 +18,6 @@ use super::keys::{self, KeyState};
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use super::plan::{AppliedTrustAnchor, TrustAnchorPlan};
 use super::rotation;
-use crate::duplicates::displaced_by;
 use crate::effects::StatusUpdate;
 use crate::meta::{is_deleting, is_paused};
 use crate::observed::{AdmissionPolicy, Published};
@@ -97,12 +97,13 @@ fn statements(
 ) -> Vec<Statement> {
     use ConditionType::{AdmissionGuarded, AuthorityAvailable, Ready};
     let anchor = &*seen.anchor;
-    if let Some(older) = displaced_by(anchor, seen.others_of_instance()) {
-        let why = format!(
-            "TrustAnchor {} of instance {} is older and stays; delete one of the two",
-            older.name_any(),
-            anchor.spec.instance
-        );
+    if let Some(older) = seen.predecessor() {
+        let (name, instance) = (older.name_any(), &anchor.spec.instance);
+        let why = if is_deleting(older) {
+            format!("TrustAnchor {name} of instance {instance} is older, and acts until its last member has gone")
+        } else {
+            format!("TrustAnchor {name} of instance {instance} is older and stays; delete one of the two")
+        };
         return vec![Statement::fails(Ready, Reason::DuplicateInstance, why)];
     }
     let available = match (&authority.problem, &authority.step) {
@@ -148,6 +149,13 @@ fn statements(
     // Told before what it has caused.
     if let Some(failure) = &applied.failure {
         parts.push(failed(Ready, failure));
+    }
+    if plan.foreign.iter().any(|it| it.name == LINK_IDENTITY_SECRET) {
+        let why = format!(
+            "Secret {LINK_IDENTITY_SECRET} exists and is not ours, so the link has no certificate and no change reaches the \
+             security servers; rename or delete it"
+        );
+        parts.push(Statement::fails(Ready, Reason::ForeignObject, why));
     }
     // An external source without a signing key is complete as it is declared; servers say what it means for them.
     if !(seen.signing_key == ObservedSigningKey::NotNamed

@@ -99,6 +99,7 @@ fn additions_to_a_pod_are_drift_where_they_open_a_way_or_stop_it() {
         (&deployment, "/spec/template/spec/containers/0/securityContext/capabilities", "add", json!(["SYS_PTRACE"])),
         (&deployment, "/spec/template/spec/containers/0/readinessProbe/httpGet", "host", json!("192.0.2.1")),
         (&deployment, "/spec/template/spec/containers/0/volumeMounts/1", "subPath", json!("identity.json")),
+        (&deployment, "/spec/template/spec/containers/0/readinessProbe", "initialDelaySeconds", json!(600)),
         (&service, "/spec", "publishNotReadyAddresses", json!(true)),
     ] {
         let live = added(applied, at, key, value);
@@ -107,10 +108,18 @@ fn additions_to_a_pod_are_drift_where_they_open_a_way_or_stop_it() {
         merge(&mut repaired, &overwriting(&live, applied));
         assert_eq!(&repaired, applied, "{at}/{key} is taken out");
     }
+    for (applied, at, key, value) in [
+        (&deployment, pod, "dnsPolicy", json!("Default")),
+        (&deployment, "/spec/template/spec/containers/0/readinessProbe", "successThreshold", json!(30)),
+        (&service, "/spec", "internalTrafficPolicy", json!("Local")),
+        (&service, "/spec", "sessionAffinity", json!("ClientIP")),
+    ] {
+        assert!(!covers(&added(applied, at, key, value), applied), "{at}/{key} is drift");
+    }
     // Defaults of the API server's, and what else is for the cluster's people to say.
     for (applied, at, key, value) in [
         (&deployment, "/spec", "progressDeadlineSeconds", json!(600)),
-        (&deployment, pod, "dnsPolicy", json!("ClusterFirst")),
+        (&deployment, pod, "restartPolicy", json!("Always")),
         (&deployment, pod, "schedulerName", json!("default-scheduler")),
         (&deployment, pod, "tolerations", json!([{"operator": "Exists"}])),
         (&deployment, pod, "aDefaultOfALaterVersion", json!(true)),

@@ -123,6 +123,50 @@ fn the_older_of_two_members_with_one_identity_stays() {
     }
 }
 
+/// Without the policy the annotation proves nothing: who writes himself one must get nothing by it, older or not.
+#[test]
+fn without_the_policy_the_registered_member_stays_and_no_other_becomes_it() {
+    let mut world = World::steady();
+    world.policy = AdmissionPolicy::Missing;
+    let mut squatter = fixtures::consumer();
+    squatter.metadata.uid = Some("squatter-uid".into());
+    squatter.metadata.namespace = Some("elsewhere".into());
+    squatter.metadata.creation_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(START - 1000)));
+    // Anybody may set it on his own object.
+    squatter.metadata.finalizers = Some(vec!["saatkond.io/member".into()]);
+    let mut server = fixtures::consumer_server();
+    server.metadata.uid = Some("squatter-server-uid".into());
+    server.metadata.namespace = Some("elsewhere".into());
+    world.admit("elsewhere", Some("EE/GOV/70000002"));
+    world.members.push(squatter);
+    world.servers.push(server);
+    let before = world.document().clone();
+    world.settle();
+    assert_eq!((&world.document().members, &world.document().servers), (&before.members, &before.servers));
+    let admitted = |index| reason(&outcome(&world.observe_member(index)), ConditionType::Admitted).0;
+    assert_eq!((&*admitted(1), &*admitted(3)), ("AsDeclared", "AdmissionPolicyMissing"));
+    assert!(!world.identities.contains_key(&("elsewhere".into(), "ss1".into())), "no leaf in the other's name");
+
+    // Nor does it inherit when the registered one goes.
+    world.delete_member(1);
+    world.settle();
+    assert!(world.document().members.iter().all(|it| it.member_code != "70000002"), "{:#?}", world.document().members);
+    world.policy = AdmissionPolicy::Installed;
+    world.settle();
+    assert!(world.document().members.iter().any(|it| it.member_code == "70000002"), "the annotation counts again");
+}
+
+/// A status may be lost, say with a backup that is brought back. Who alone claims the identity keeps it.
+#[test]
+fn a_registered_member_whose_status_is_lost_stays_registered() {
+    let mut world = World::steady();
+    world.policy = AdmissionPolicy::Missing;
+    world.members[1].status = None;
+    world.settle();
+    assert_eq!(reason(world.members[1].status.as_ref().unwrap(), ConditionType::Registered).0, "AsDeclared");
+}
+
 #[test]
 fn a_member_goes_when_nothing_published_speaks_of_it() {
     let mut world = World::steady();
@@ -186,7 +230,12 @@ fn references() {
     case("not accepted", 2, |w| w.servers[1].spec.guests.clear(), "GuestNotAccepted", "COM/1");
     case("no subsystems, no servers", 2, |w| w.members[2].spec.subsystems.clear(), "NoSecurityServer", "create a");
     for (name, found, expected, words) in [
-        ("no ConfigMap", None, "DescriptionNotFound", "entry openapi.yaml of ConfigMap persons-openapi"),
+        (
+            "no ConfigMap",
+            Some(ObservedDescription::Absent),
+            "DescriptionNotFound",
+            "entry openapi.yaml of ConfigMap persons",
+        ),
         ("no entry", Some(ObservedDescription::Absent), "DescriptionNotFound", "does not exist"),
         ("not YAML", Some(ObservedDescription::Unreadable { why: "line 3".into() }), "DescriptionInvalid", "line 3"),
         (
@@ -241,10 +290,23 @@ fn references() {
 }
 
 #[test]
+fn what_was_not_looked_at_is_not_said_to_be_missing() {
+    let mut world = World::steady();
+    world.descriptions.clear();
+    world.namespaces.get_mut("population-register").unwrap().access = NamespaceAccess::Denied;
+    let status = outcome(&world.observe_member(0));
+    let it = find(&status.conditions, ConditionType::ReferencesResolved).unwrap();
+    assert_eq!((&*it.status, &*it.reason), ("Unknown", "Waiting"), "{}", it.message);
+    assert_eq!(reason(&status, ConditionType::Ready).0, "NamespaceNotAdmitted");
+}
+
+#[test]
 fn a_bad_description_takes_no_service_away() {
     let mut world = World::steady();
     let before = world.configurations.clone();
-    world.descriptions.clear();
+    for found in world.descriptions.values_mut() {
+        *found = ObservedDescription::Absent;
+    }
     world.settle();
     assert_eq!(world.configurations, before);
 }
@@ -265,7 +327,7 @@ fn waiting_failing_and_paused() {
     let mut new = World::steady();
     new.members[1].spec.subsystems[1].code = "other".parse().unwrap();
     let (why, message) = reason(&outcome(&new.observe_member(1)), ConditionType::Registered);
-    assert_eq!((&*why, message.contains("subsystem other")), ("Waiting", true));
+    assert_eq!((&*why, message.contains("subsystem other")), ("UpdatePending", true));
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl World {
         assert!(plan.next_check >= self.now);
         let TrustAnchorPlan {
             finalizer: change,
+            relabel,
             create_authority,
             create_configuration_keys,
             publish,
@@ -52,6 +53,7 @@ impl World {
             next_check: _,
         } = plan.clone();
         assert!(!decide_again, "everything here is read live");
+        assert!(relabel.is_empty(), "nobody takes labels off here");
         let (name, uid) = (seen.anchor.name_any(), seen.anchor.uid().unwrap());
         let mut applied = AppliedTrustAnchor::default();
         if change == FinalizerChange::Add {
@@ -87,7 +89,7 @@ impl World {
                     key_generation: publication.key_generation,
                     resource_version,
                     uid: "instance-uid".into(),
-                    labelled: true,
+                    intact: true,
                 });
             })?;
             applied.published = true;
@@ -212,7 +214,7 @@ impl World {
                     key_generation: publication.key_generation,
                     resource_version,
                     uid: "configuration-uid".into(),
-                    labelled: true,
+                    intact: true,
                 };
                 world.configurations.insert(place, Published::Valid(document));
             })?;

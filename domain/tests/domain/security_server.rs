@@ -215,7 +215,7 @@ fn nothing_is_issued_for_what_is_not_published() {
 #[test]
 fn nothing_is_done_for_a_server_without_a_place() {
     type Change = fn(&mut World);
-    let cases: [(&str, Change, &str, &str); 6] = [
+    let cases: [(&str, Change, &str, &str); 8] = [
         ("no member", |w| drop(w.members.remove(1)), "MemberNotFound", "Member benefits"),
         ("no anchor", |w| w.anchors.clear(), "TrustAnchorNotFound", "TrustAnchor ee"),
         (
@@ -226,6 +226,21 @@ fn nothing_is_done_for_a_server_without_a_place() {
         ),
         ("identity taken away", |w| w.admit("benefits", None), "MemberNotAdmitted", "Member benefits"),
         ("member going", |w| w.delete_member(1), "MemberNotAdmitted", "Member benefits"),
+        (
+            "nothing published",
+            |w| w.instance = Published::Absent,
+            "TrustAnchorNotReady",
+            "TrustAnchor ee has published no",
+        ),
+        (
+            "the next document will list the member",
+            |w| {
+                let Published::Valid(document) = &mut w.instance else { unreachable!() };
+                Arc::make_mut(&mut document.payload).members.retain(|it| it.member_code != "70000002");
+            },
+            "Waiting",
+            "will list Member benefits",
+        ),
         (
             "an older twin",
             |w| {
@@ -290,7 +305,7 @@ fn the_server_configuration() {
     assert!(planned.events.iter().any(|event| event.reason == Reason::DriftRepaired));
     let mut unlabelled = world.observe_server(0);
     let Published::Valid(document) = &mut unlabelled.configuration else { unreachable!() };
-    document.labelled = false;
+    document.intact = false;
     let replaced = document.resource_version.clone();
     let planned = plan(&unlabelled, world.now);
     let publication = planned.configuration.expect("without its labels no watch shows it");

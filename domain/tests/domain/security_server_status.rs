@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
 use saatkond_api::conditions::ConditionType;
 use saatkond_domain::children::ChildKind;
+use saatkond_domain::observed::NamespaceAccess;
 use saatkond_domain::security_server::observed::ObservedSecurityServer;
 use saatkond_domain::security_server::plan::AppliedSecurityServer;
-use saatkond_domain::security_server::{plan, status};
+use saatkond_domain::security_server::{build, plan, registration, status};
 
 use crate::fixtures::{START, at};
 use crate::security_server::{facts, outcome, reason};
@@ -17,7 +19,7 @@ use crate::world::{World, forbidden};
 fn conditions_of_a_running_server() {
     type Change = fn(&mut ObservedSecurityServer);
     let alone: Change = |s| processes(s)[0].started_alone = Some(Time(at(START)));
-    let cases: [(&str, ConditionType, Change, &str, &str); 18] = [
+    let cases: [(&str, ConditionType, Change, &str, &str); 20] = [
         ("fine", ConditionType::Ready, |_| {}, "AsDeclared", "2 processes serve"),
         ("loaded", ConditionType::ConfigurationLoaded, |_| {}, "AsDeclared", "every process"),
         (
@@ -127,6 +129,8 @@ fn conditions_of_a_running_server() {
             "1 of 2",
         ),
         ("no pods", ConditionType::Available, |s| s.deployment = None, "Waiting", "not declared"),
+        ("deleted while paused", ConditionType::ChildrenApplied, deleted_while_paused, "Paused", "no Deployment"),
+        ("deleted while paused", ConditionType::Available, deleted_while_paused, "Paused", "no Deployment"),
         (
             "scaled to zero",
             ConditionType::Available,
@@ -147,6 +151,28 @@ fn conditions_of_a_running_server() {
     let (found, message) = reason(&outcome(&world.observe_server(1)), ConditionType::ReferencesResolved);
     assert_eq!(found, "GuestNotConfirmed");
     assert!(message.contains("COM/1"), "{message}");
+    let seen = world.observe_server(1);
+    let place = registration::place(&seen).unwrap();
+    let policy = build::children(&seen, &place, &[]).into_iter().find(|it| it.kind() == ChildKind::NetworkPolicy);
+    assert!(!policy.unwrap().value().to_string().contains("clinic"), "who has agreed to nothing is let in to nothing");
+}
+
+fn deleted_while_paused(seen: &mut ObservedSecurityServer) {
+    Arc::make_mut(&mut seen.server).annotations_mut().insert("saatkond.io/paused".into(), "true".into());
+    seen.children.retain(|child| child.kind != ChildKind::Deployment);
+    seen.deployment = None;
+}
+
+/// The pods go on serving: it is the operator that may not look.
+#[test]
+fn without_rights_in_the_namespace_the_last_known_number_of_pods_stays() {
+    let mut world = World::steady();
+    world.namespaces.get_mut("population-register").unwrap().access = NamespaceAccess::Denied;
+    let mut seen = world.observe_server(0);
+    seen.deployment = None;
+    let status = outcome(&seen);
+    assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(2)));
+    assert_eq!(reason(&status, ConditionType::Ready).0, "NamespaceNotAdmitted");
 }
 
 /// Another one than stands there is wanted.

@@ -14,7 +14,9 @@ use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::{AdmissionPolicy, NamespaceAccess, ObservedPod, Published, Stored};
 use saatkond_domain::schedule::resign_at;
 use saatkond_domain::trust_anchor::build::{bundle_hash, registrations};
-use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedSigningKey, ObservedTrustAnchor};
+use saatkond_domain::trust_anchor::observed::{
+    ObservedAuthority, ObservedSigningKey, ObservedTrustAnchor, UnlabelledKey,
+};
 use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
 use saatkond_domain::trust_anchor::{plan, status};
 
@@ -128,6 +130,35 @@ fn foreign_objects_are_named_and_never_touched() {
 }
 
 #[test]
+fn a_key_that_has_lost_its_labels_counts_and_gets_them_back() {
+    let mut seen = World::steady().observe_anchor(0);
+    assert!(plan(&seen, at(START)).relabel.is_empty());
+    seen.unlabelled =
+        vec![UnlabelledKey { role: "authority", generation: 1, name: "ee-ca-1".into(), uid: "ca-1".into() }];
+    let planned = plan(&seen, at(START));
+    assert_eq!((planned.relabel.len(), planned.foreign.len()), (1, 0));
+    let meta = &planned.relabel[0];
+    assert_eq!((meta.name.as_deref(), meta.uid.as_deref()), (Some("ee-ca-1"), Some("ca-1")));
+    let labels = meta.labels.as_ref().unwrap();
+    assert_eq!((&*labels["saatkond.io/role"], &*labels["saatkond.io/trust-anchor"]), ("authority", "ee"));
+    assert_eq!(reason(&outcome(&seen, at(START)), ConditionType::Ready).1, "AsDeclared");
+}
+
+#[test]
+fn nobody_is_told_to_delete_what_may_be_the_only_copy_of_a_key() {
+    for (name, mut seen, deletes) in [
+        ("nothing published", World::federation().observe_anchor(0), true),
+        ("published", World::steady().observe_anchor(0), false),
+    ] {
+        seen.authorities = vec![ObservedAuthority { generation: 1, uid: "ca-1".into(), secret: Stored::Foreign }];
+        let (_, why, message) = reason(&outcome(&seen, at(START)), ConditionType::AuthorityAvailable);
+        assert_eq!(why, "ForeignObject", "{name}");
+        assert_eq!(message.contains("; delete it"), deletes, "{name}: {message}");
+        assert_eq!(message.contains("saatkond.io/role=authority"), !deletes, "{name}: {message}");
+    }
+}
+
+#[test]
 fn the_older_of_two_anchors_of_an_instance_stays() {
     let mut world = World::federation();
     let second = object(
@@ -143,6 +174,13 @@ fn the_older_of_two_anchors_of_an_instance_stays() {
     let (_, why, message) = reason(&outcome(&second, world.now), ConditionType::Ready);
     assert_eq!(why, "DuplicateInstance");
     assert!(message.contains("TrustAnchor ee "), "{message}");
+    // Its members are still being taken out: until the last has gone it publishes, and there are never two who do.
+    world.anchors[0].metadata.deletion_timestamp = Some(Time(world.now));
+    let waits = world.observe_anchor(1);
+    assert!(plan(&waits, world.now).create_authority.is_none());
+    let (_, why, message) = reason(&outcome(&waits, world.now), ConditionType::Ready);
+    assert_eq!(why, "DuplicateInstance");
+    assert!(message.contains("until its last member has gone"), "{message}");
     // Another instance is no rival.
     world.anchors[1].spec.instance = "FI".parse().unwrap();
     assert!(plan(&world.observe_anchor(1), world.now).create_authority.is_some());
@@ -193,7 +231,7 @@ fn versions_never_go_back() {
 
     let mut unlabelled = world.observe_anchor(0);
     let Published::Valid(document) = &mut unlabelled.published else { unreachable!() };
-    document.labelled = false;
+    document.intact = false;
     let planned = plan(&unlabelled, world.now);
     assert_eq!(planned.publish.as_ref().expect("no watch shows it").payload.version, version + 1);
     assert_eq!(planned.events[0].reason, Reason::DriftRepaired);
@@ -592,6 +630,9 @@ fn the_links_leaf() {
     let mut foreign = seen.clone();
     foreign.link_leaf = Stored::Foreign;
     assert_eq!(plan(&foreign, world.now).foreign[0].name, "saatkond-link-identity");
+    let (_, why, message) = reason(&outcome(&foreign, world.now), ConditionType::Ready);
+    assert_eq!(why, "ForeignObject");
+    assert!(message.contains("Secret saatkond-link-identity"), "{message}");
     let mut damaged = seen;
     damaged.link_leaf = Stored::Unusable { why: "not JSON".into(), resource_version: "1".into() };
     assert!(plan(&damaged, world.now).link_leaf.is_some());

@@ -226,6 +226,7 @@ impl World {
                     secret: Stored::Present(*key),
                 })
                 .collect(),
+            unlabelled: Vec::new(),
             published: self.instance.clone(),
             link_leaf: self.link_leaf.clone(),
             members: self.candidates(|member| member.spec.trust_anchor_ref.name == name),

@@ -14,6 +14,7 @@ use saatkond_domain::trust_anchor::plan::{
     AppliedTrustAnchor, AuthorityRequest, ConfigurationKeyRequest, LinkLeafRequest, TrustAnchorPlan,
 };
 use saatkond_pki::configuration_key::ConfigurationKey;
+use serde_json::json;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{failure, objects};
@@ -45,6 +46,7 @@ async fn steps(
 ) -> Result<(), Error> {
     let TrustAnchorPlan {
         finalizer: change,
+        relabel,
         create_authority,
         create_configuration_keys,
         publish: publication,
@@ -59,6 +61,9 @@ async fn steps(
     let api: Api<TrustAnchor> = Api::all(context.client.clone());
     if *change == FinalizerChange::Add {
         objects::finalizer(&api, anchor, finalizer::TRUST_ANCHOR, *change).await?;
+    }
+    for meta in relabel {
+        labels(context, meta).await?;
     }
     if let Some(request) = create_authority {
         authority(context, request).await?;
@@ -84,6 +89,16 @@ async fn steps(
         objects::finalizer(&api, anchor, finalizer::TRUST_ANCHOR, *change).await?;
         context.signer.forget(&name);
     }
+    Ok(())
+}
+
+/// Puts the labels of a Secret back. A merge, not an apply: that would make a Secret without a key where it has gone meanwhile.
+async fn labels(context: &Context, meta: &ObjectMeta) -> Result<(), Error> {
+    let name = meta.name.clone().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let params = PatchParams { field_manager: Some(manager::TRUST_ANCHOR.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(json!({"metadata": {"uid": meta.uid, "labels": meta.labels}}));
+    wipe(api.patch(&name, &params, &patch).await.map_err(Error::api(format!("label Secret {name}")))?);
     Ok(())
 }
 

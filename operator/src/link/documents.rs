@@ -82,21 +82,16 @@ struct Seen {
 }
 
 impl Documents {
-    /// A ConfigMap is there. An older version than the one at hand is an echo of the past and changes nothing.
+    /// A ConfigMap is there. What the watch shows last counts, whatever version it says: the annotation is anybody's who may edit
+    /// the ConfigMap, and one that was set too high must not keep out all that comes after. A process takes no older document.
     pub fn keep(&self, map: &ConfigMap) {
         let mut seen = self.lock();
         match read(map) {
             Some(Kept::Instance(anchor, document)) => {
-                let newer = seen.instances.get(&anchor).is_none_or(|old| document.version >= old.version);
-                if newer {
-                    seen.instances.insert(anchor, document);
-                }
+                seen.instances.insert(anchor, document);
             }
             Some(Kept::Server(server, anchor, document)) => {
-                let newer = seen.servers.get(&server).is_none_or(|(_, old)| document.version >= old.version);
-                if newer {
-                    seen.servers.insert(server, (anchor, document));
-                }
+                seen.servers.insert(server, (anchor, document));
             }
             None => {}
         }
@@ -203,9 +198,12 @@ mod tests {
         documents.keep(&instance("3"));
         documents.keep(&server("7"));
         assert_eq!(versions(&documents), (Some(3), Some(7)));
-        documents.keep(&instance("2"));
+        documents.keep(&instance("4"));
         documents.keep(&server("8"));
-        assert_eq!(versions(&documents), (Some(3), Some(8)), "an echo of the past is no news");
+        assert_eq!(versions(&documents), (Some(4), Some(8)));
+        documents.keep(&instance("18446744073709551615"));
+        documents.keep(&instance("5"));
+        assert_eq!(versions(&documents), (Some(5), Some(8)), "an annotation that was set too high keeps nothing out");
         documents.drop(&server("8"));
         assert_eq!(versions(&documents), (None, None));
         documents.replace([instance("2"), server("1")].iter());

@@ -84,15 +84,23 @@ pub fn read_files(folder: &Path) -> Result<Files, TlsError> {
 }
 
 /// Builds the whole configuration from the files. A new one starts with an empty store of tickets, so no session made
-/// under an old leaf is resumed under a new one.
+/// under an old leaf is resumed under a new one. A file that cannot be used is left out: the leaves of other trust anchors
+/// are none the worse for it. Where there is none that can be used, that is an error.
 pub fn build(files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut leaves = HashMap::new();
+    let mut broken = None;
     for (file, bytes) in files {
-        let unusable = |why| TlsError::Unusable { file: file.clone(), why };
-        let anchor = file.strip_suffix(".json").ok_or(unusable("its name is not that of a trust anchor"))?;
-        let credential: Credential = serde_json::from_slice(bytes).map_err(|_| unusable("not a credential"))?;
-        leaves.insert(link_server_name(anchor), Arc::new(certified(&credential, &provider).map_err(unusable)?));
+        match leaf(file, bytes, &provider) {
+            Ok((name, leaf)) => drop(leaves.insert(name, Arc::new(leaf))),
+            Err(why) => {
+                tracing::warn!(file, why, "a leaf of the link cannot be used");
+                broken.get_or_insert(TlsError::Unusable { file: file.clone(), why });
+            }
+        }
+    }
+    if let Some(broken) = broken.filter(|_| leaves.is_empty()) {
+        return Err(broken);
     }
     let verifier = Arc::new(KeyHolder { algorithms: provider.signature_verification_algorithms });
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -102,6 +110,12 @@ pub fn build(files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<ServerConfig, Tls
         .with_cert_resolver(Arc::new(ByName { leaves }));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn leaf(file: &str, bytes: &[u8], provider: &CryptoProvider) -> Result<(String, CertifiedKey), &'static str> {
+    let anchor = file.strip_suffix(".json").ok_or("its name is not that of a trust anchor")?;
+    let credential: Credential = serde_json::from_slice(bytes).map_err(|_| "not a credential")?;
+    Ok((link_server_name(anchor), certified(&credential, provider)?))
 }
 
 fn certified(credential: &Credential, provider: &CryptoProvider) -> Result<CertifiedKey, &'static str> {

@@ -10,6 +10,7 @@ use saatkond_api::names::{self, MANAGED_BY, entry, label, role};
 use saatkond_domain::children::ChildKind;
 use saatkond_domain::names::label_value;
 use saatkond_domain::observed::{Published, PublishedDocument};
+use saatkond_domain::publication::Annotated;
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::document::{self, DocumentError, Payload, Verified};
 
@@ -67,20 +68,20 @@ pub type Packed = Versioned<String, PackedDocument>;
 pub struct PackedDocument {
     packed: Bytes,
     uid: String,
-    labelled: bool,
+    intact: bool,
 }
 
 impl<P: Payload> Remembered<P> for Packed {
     fn recall(&self, name: &str, version: &str, keys: &AnchorKeys) -> Option<Arc<ReadDocument<P>>> {
-        let PackedDocument { packed, uid, labelled } = self.get(name, version)?;
+        let PackedDocument { packed, uid, intact } = self.get(name, version)?;
         let (verified, generation) = verified(&packed, keys).ok()?;
-        Some(Arc::new(kept(verified, generation, version.to_owned(), uid, labelled)))
+        Some(Arc::new(kept(verified, generation, version.to_owned(), uid, intact)))
     }
 
     fn keep(&self, name: String, document: &Arc<ReadDocument<P>>) {
         if let Published::Valid(valid) = &document.published {
             let packed = document.packed.clone();
-            let document = PackedDocument { packed, uid: valid.uid.clone(), labelled: valid.labelled };
+            let document = PackedDocument { packed, uid: valid.uid.clone(), intact: valid.intact };
             self.put(name, valid.resource_version.clone(), document);
         }
     }
@@ -144,7 +145,7 @@ pub async fn server(
     read(context, map, entry::SERVER_CONFIGURATION, &ours, keys, Unseen::Ask, cache).await
 }
 
-async fn read<P: Payload>(
+async fn read<P: Payload + Annotated>(
     context: &Context,
     name: String,
     entry: &str,
@@ -186,7 +187,12 @@ fn at_hand<P>(
 
 /// Labels alone do not say whose it is: whoever takes one off would keep the operator from ever putting the document back.
 /// One without them is ours by the UID of the trust anchor that owns it, or, where nobody does, by its signature.
-fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys: &AnchorKeys) -> ReadDocument<P> {
+fn open<P: Payload + Annotated>(
+    mut map: ConfigMap,
+    entry: &str,
+    ours: &[(&str, &str)],
+    keys: &AnchorKeys,
+) -> ReadDocument<P> {
     let says = |key: &str, value: &str| map.labels().get(key).is_some_and(|found| found == value);
     let labelled = says(label::MANAGED_BY, MANAGED_BY) && ours.iter().all(|(key, value)| says(key, value));
     let foreign = || ReadDocument { published: Published::Foreign, packed: Bytes::new() };
@@ -209,8 +215,13 @@ fn open<P: Payload>(mut map: ConfigMap, entry: &str, ours: &[(&str, &str)], keys
     let Some(packed) = map.binary_data.as_mut().and_then(|data| data.remove(entry)) else {
         return invalid(format!("{entry} is missing"));
     };
-    match verified(&packed.0, keys) {
-        Ok((verified, generation)) => kept(verified, generation, resource_version, uid, labelled),
+    match verified::<P>(&packed.0, keys) {
+        Ok((verified, generation)) => {
+            let annotations = map.annotations();
+            let told = verified.payload.annotations();
+            let intact = labelled && told.iter().all(|(key, value)| annotations.get(*key) == Some(value));
+            kept(verified, generation, resource_version, uid, intact)
+        }
         Err(error) => invalid(chain(&error)),
     }
 }
@@ -231,7 +242,7 @@ pub fn kept<P>(
     key_generation: u64,
     resource_version: String,
     uid: String,
-    labelled: bool,
+    intact: bool,
 ) -> ReadDocument<P> {
     ReadDocument {
         packed: Bytes::from(verified.packed),
@@ -240,7 +251,7 @@ pub fn kept<P>(
             key_generation,
             resource_version,
             uid,
-            labelled,
+            intact,
         }),
     }
 }
@@ -263,6 +274,12 @@ mod tests {
 
     impl Payload for Note {
         const TYPE: &'static str = "note";
+    }
+
+    impl Annotated for Note {
+        fn annotations(&self) -> Vec<(&'static str, String)> {
+            vec![("text", self.text.clone())]
+        }
     }
 
     fn key(seed: u8) -> ConfigurationKey {
@@ -294,12 +311,17 @@ mod tests {
 
     /// Whose it is said to be, and by which key it is signed.
     fn opened(labels: &[(&str, &str)], owner: Option<&str>, seed: u8) -> ReadDocument<Note> {
+        annotated("t", labels, owner, seed)
+    }
+
+    fn annotated(told: &str, labels: &[(&str, &str)], owner: Option<&str>, seed: u8) -> ReadDocument<Note> {
         let signed = document::sign(&Note { text: "t".into() }, &key(seed)).unwrap();
         let owner =
             owner.map(|uid| OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() });
         let map = ConfigMap {
             metadata: ObjectMeta {
                 labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+                annotations: Some(BTreeMap::from([("text".to_owned(), told.to_owned())])),
                 owner_references: owner.map(|owner| vec![owner]),
                 resource_version: Some("7".into()),
                 ..ObjectMeta::default()
@@ -317,15 +339,17 @@ mod tests {
     #[test]
     fn a_document_is_ours_by_its_labels_its_owner_or_its_signature() {
         let ours = [(label::MANAGED_BY, MANAGED_BY), (label::ROLE, "note")];
-        let labelled = |published: &Published<Note>| match published {
-            Published::Valid(document) => Some(document.labelled),
+        let intact = |published: &Published<Note>| match published {
+            Published::Valid(document) => Some(document.intact),
             _ => None,
         };
-        assert_eq!(labelled(&read(&ours, Some("anchor"), 1)), Some(true));
+        assert_eq!(intact(&read(&ours, Some("anchor"), 1)), Some(true));
         for one in ours {
-            assert_eq!(labelled(&read(&[one], Some("anchor"), 1)), Some(false), "a label was taken off: {one:?}");
+            assert_eq!(intact(&read(&[one], Some("anchor"), 1)), Some(false), "a label was taken off: {one:?}");
         }
-        assert_eq!(labelled(&read(&[], None, 1)), Some(false), "put back by hand, without its metadata");
+        assert_eq!(intact(&read(&[], None, 1)), Some(false), "put back by hand, without its metadata");
+        let told = annotated("9", &ours, Some("anchor"), 1).published;
+        assert_eq!(intact(&told), Some(false), "an annotation was changed");
         let invalid = |published: &Published<Note>| matches!(published, Published::Invalid { .. });
         assert!(invalid(&read(&ours, Some("anchor"), 2)), "edited");
         assert!(invalid(&read(&[], Some("anchor"), 2)), "edited, and its labels taken off");

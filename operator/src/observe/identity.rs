@@ -105,13 +105,22 @@ pub async fn link_leaf(context: &Context, anchor: &str) -> Result<Stored<LeafFac
     let secret = read(context, &context.settings.namespace, LINK_IDENTITY_SECRET).await?;
     let Some(mut secret) = secret else { return Ok(Stored::Absent) };
     let says = |key: &str, value: &str| secret.labels().get(key).is_some_and(|found| found == value);
-    if !(says(label::MANAGED_BY, MANAGED_BY) && says(label::ROLE, role::LINK_IDENTITY)) {
-        return Ok(Stored::Foreign);
-    }
+    let labelled = says(label::MANAGED_BY, MANAGED_BY) && says(label::ROLE, role::LINK_IDENTITY);
     let resource_version = secret.resource_version().unwrap_or_default();
-    let Some(text) = text(&mut secret, &entry_name(anchor)) else { return Ok(Stored::Absent) };
-    let Ok(credential) = serde_json::from_str::<Credential>(&text) else {
-        return Ok(Stored::Unusable { why: "it is not a credential".to_owned(), resource_version });
+    let text = text(&mut secret, &entry_name(anchor));
+    let credential = text.as_deref().map(|text| serde_json::from_str::<Credential>(text));
+    if !labelled {
+        // Nobody owns it, so without its labels it is known by what only the operator writes. The leaf that is issued in place
+        // of this one brings the labels back: without them no watch shows that somebody changes it.
+        return Ok(match credential {
+            Some(Ok(_)) => Stored::Unusable { why: "its labels are gone".to_owned(), resource_version },
+            Some(Err(_)) | None => Stored::Foreign,
+        });
+    }
+    let credential = match credential {
+        None => return Ok(Stored::Absent),
+        Some(Err(_)) => return Ok(Stored::Unusable { why: "it is not a credential".to_owned(), resource_version }),
+        Some(Ok(credential)) => credential,
     };
     Ok(match credential_facts(&credential) {
         Ok(facts) => Stored::Present(facts),

@@ -1,6 +1,6 @@
 //! Reading the Secrets of a trust anchor: its authorities and its configuration keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -12,8 +12,10 @@ use saatkond_api::names::{self, MANAGED_BY, entry, label, role};
 use saatkond_api::v1alpha1::trust_anchor::SourceChoice;
 use saatkond_domain::children::ChildKind;
 use saatkond_domain::names::label_value;
-use saatkond_domain::observed::Stored;
-use saatkond_domain::trust_anchor::observed::{ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey};
+use saatkond_domain::observed::{Stored, is_ours};
+use saatkond_domain::trust_anchor::observed::{
+    ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey, UnlabelledKey,
+};
 use saatkond_pki::authority::Authority;
 use saatkond_pki::configuration_key::ConfigurationKey;
 use saatkond_pki::key::KeyPair;
@@ -63,13 +65,7 @@ async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error>
     );
     let listed = api.list(&ListParams::default().labels(&selector)).await;
     let mut secrets = listed.map_err(Error::api(format!("list the keys of {anchor}")))?.items;
-    // Under these names keys are made: an object of theirs that has lost its labels must be seen as well.
-    let first = [
-        names::ca_secret(anchor, 1),
-        names::configuration_key_secret(anchor, 1),
-        names::configuration_key_secret(anchor, 2),
-    ];
-    for name in first {
+    for name in expected(context, anchor) {
         if !secrets.iter().any(|secret| secret.name_any() == name) {
             let secret = api.get_opt(&name).await.map_err(Error::api(format!("read Secret {name}")))?;
             secrets.extend(secret);
@@ -85,6 +81,16 @@ async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error>
     Ok(context.signer.put(anchor, keys))
 }
 
+/// The names under which keys are made, and those of the keys that the status tells of: such a Secret must be seen also where it
+/// has lost its labels.
+fn expected(context: &Context, anchor: &str) -> BTreeSet<String> {
+    let status = context.world.anchors.get("", anchor).and_then(|anchor| anchor.status.clone()).unwrap_or_default();
+    let authorities = status.authorities.iter().map(|authority| authority.generation).chain([1]);
+    let keys = status.configuration.iter().flat_map(|it| [it.key_generation, it.next_key_generation]).chain([1, 2]);
+    let keys = keys.map(|generation| names::configuration_key_secret(anchor, generation));
+    authorities.map(|generation| names::ca_secret(anchor, generation)).chain(keys).collect()
+}
+
 /// Sorts one Secret in, by its name: labels can be edited, and under which name a key stands is what decides.
 fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret) {
     let name = secret.name_any();
@@ -93,8 +99,17 @@ fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret
     let uid = secret.uid().unwrap_or_default();
     let controller = secret.owner_references().iter().find(|of| of.controller == Some(true)).map(|of| of.uid.as_str());
     let left_over = is_left_over(controller, owner);
+    let by_owner = owner.is_some_and(|owner| is_ours(controller, owner));
+    let mut of_ours = |part: &'static str, generation: u64| {
+        let labelled = is_labelled(&secret, anchor, part);
+        if by_owner && !labelled {
+            let (name, uid) = (name.clone(), uid.clone());
+            keys.unlabelled.push(UnlabelledKey { role: part, generation, name, uid });
+        }
+        (labelled || by_owner) && !left_over
+    };
     if let Some(generation) = generation_after(format!("{anchor}-ca-")) {
-        let ours = is_ours(&secret, anchor, role::AUTHORITY) && !left_over;
+        let ours = of_ours(role::AUTHORITY, generation);
         let secret = if ours { authority(secret) } else { Stored::Foreign };
         let secret = match secret {
             Stored::Present(authority) => {
@@ -111,7 +126,7 @@ fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret
         }
         keys.authorities.push(ObservedAuthority { generation, uid, secret });
     } else if let Some(generation) = generation_after(format!("{anchor}-configuration-")) {
-        let ours = is_ours(&secret, anchor, role::CONFIGURATION_KEY) && !left_over;
+        let ours = of_ours(role::CONFIGURATION_KEY, generation);
         let secret = match if ours { configuration_key(secret) } else { Stored::Foreign } {
             Stored::Present(key) => {
                 let public = key.public();
@@ -130,7 +145,7 @@ fn take(keys: &mut AnchorKeys, anchor: &str, owner: Option<&str>, secret: Secret
 }
 
 /// Whether a Secret carries our labels for this part.
-fn is_ours(secret: &Secret, anchor: &str, part: &str) -> bool {
+fn is_labelled(secret: &Secret, anchor: &str, part: &str) -> bool {
     let says = |key: &str| secret.labels().get(key).map(String::as_str);
     says(label::MANAGED_BY) == Some(MANAGED_BY)
         && says(label::ROLE) == Some(part)
@@ -140,7 +155,7 @@ fn is_ours(secret: &Secret, anchor: &str, part: &str) -> bool {
 /// Whether an object, by the UID of its controller, was another TrustAnchor's of the same name, which is gone: the garbage collector
 /// takes it away in a moment, and whoever had taken it up would be left without. One that nobody owns was put back by hand.
 pub fn is_left_over(controller: Option<&str>, owner: Option<&str>) -> bool {
-    owner.is_some_and(|owner| controller.is_some() && !saatkond_domain::observed::is_ours(controller, owner))
+    owner.is_some_and(|owner| controller.is_some() && !is_ours(controller, owner))
 }
 
 fn authority(mut secret: Secret) -> Stored<Authority> {

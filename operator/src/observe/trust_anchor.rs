@@ -69,6 +69,7 @@ pub async fn gather(
         authorities: known.authorities.clone(),
         signing_key: keys::signing_key(context, &anchor).await?,
         configuration_keys: known.configuration_keys.clone(),
+        unlabelled: known.unlabelled.clone(),
         published: published.published.clone(),
         link_leaf: identity::link_leaf(context, &name).await?,
         members: members.into_iter().map(|member| candidate(context, member)).collect(),

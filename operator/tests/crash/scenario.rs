@@ -5,7 +5,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::state::within;
-use crate::support::{federation, gateway_pods};
+use crate::support::{SYSTEM, federation, gateway_pods};
 
 /// Declares a federation, as its administrator.
 pub async fn declare(admin: &Client, stem: &str) {
@@ -74,6 +74,12 @@ impl Scenario {
                 {
                     within(admin, name, &home).delete(object, &DeleteParams::default()).await.unwrap();
                 }
+                let unlabelled = json!({"metadata": {"labels": {"saatkond.io/role": null}}});
+                let key = saatkond_api::names::ca_secret(stem, 1);
+                within(admin, "Secret", SYSTEM)
+                    .patch(&key, &PatchParams::default(), &Patch::Merge(unlabelled))
+                    .await
+                    .unwrap();
                 let services = json!([
                     {"code": "persons", "rest": {"url": "http://population-app:8080/persons"}},
                     {"code": "families", "rest": {"url": "http://population-app:8080/families"}},
