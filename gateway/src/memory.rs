@@ -10,6 +10,8 @@
 //! | 1/8 | exchanges of peers under way, 32 KiB each: REST part, frames | 1024 |
 //! | 1/4 | the process: documents, chains, its own calls, pieces on their way | |
 //!
+//! Of the connections and exchanges of peers one peer may have half ([`crate::server`]).
+//!
 //! What a peer has sent and nobody has read yet stays within its connection's window; exchanges read on without a pause and put on disk
 //! what finds no room, so no more than the pieces on their way gathers there.
 

@@ -96,14 +96,15 @@ pub struct Told {
 }
 
 impl Poll {
-    /// Whether an answer with these numbers is worth ending the wait for: one of them is above what the process has, and above
-    /// what it was told of last.
+    /// Whether an answer with these numbers is worth ending the wait for: one of them is above what the process has, and another
+    /// than it was told of last. Not "above": a number that somebody set too high would make all that comes after it no news.
     #[must_use]
     pub fn is_news(&self, now: &Told) -> bool {
         let Self { told, have_instance_version, have_server_version, have_issue_number, .. } = self;
-        now.instance_version > told.instance_version.max(*have_instance_version)
-            || now.server_version > told.server_version.max(*have_server_version)
-            || now.issue_number > told.issue_number.max(*have_issue_number)
+        let is_newer = |now: u64, have: u64, told: u64| now > have && now != told;
+        is_newer(now.instance_version, *have_instance_version, told.instance_version)
+            || is_newer(now.server_version, *have_server_version, told.server_version)
+            || is_newer(now.issue_number, *have_issue_number, told.issue_number)
     }
 }
 
@@ -202,6 +203,7 @@ mod tests {
             assert!(!poll(have, newer).is_news(&newer), "told: {newer:?}");
             assert!(!poll(newer, none).is_news(&newer), "had: {newer:?}");
             assert!(!poll(newer, none).is_news(&have), "older: {newer:?}");
+            assert!(poll(have, numbers(99, 99, 99)).is_news(&newer), "told of what there never was: {newer:?}");
         }
         // A gateway of before says nothing of what it was told.
         let mut text = serde_json::to_value(poll(have, have)).unwrap();

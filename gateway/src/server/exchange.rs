@@ -12,9 +12,10 @@ use rustls::pki_types::CertificateDer;
 use saatkond_wire::configuration::ErrorProfile;
 use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::Place;
 use crate::access::path::{PathError, ServicePath, url};
 use crate::context::Context;
 use crate::error::{Cause, Failure, Side};
@@ -42,7 +43,7 @@ pub async fn answer(
     context: &Arc<Context>,
     peer: &[CertificateDer<'static>],
     request: Request<Incoming>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Response<ExchangeBody> {
     let started = Instant::now();
     let under_way = context.metrics.under_way(Side::Server);
@@ -70,7 +71,7 @@ struct Done {
     started: Instant,
     profile: ErrorProfile,
     _under_way: UnderWay,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The information system's answer, and what is said with it.

@@ -2,6 +2,7 @@
 
 pub mod exchange;
 mod handshakes;
+mod shares;
 
 use std::io;
 use std::pin::pin;
@@ -26,26 +27,51 @@ use tracing::{debug, warn};
 use crate::accept;
 use crate::context::Context;
 use crate::exchange_body::ExchangeBody;
+use crate::memory::Capacity;
 use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::server::handshakes::{Handshake, Handshakes};
+use crate::server::shares::Shares;
 use crate::state::chain;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_STREAMS: u32 = 256;
 
+/// What there is for peers: in all, and of that for one.
+struct Places {
+    connections: Semaphore,
+    connections_of_one: Shares,
+    exchanges: Arc<Semaphore>,
+    exchanges_of_one: Shares,
+}
+
+impl Places {
+    fn within(capacity: &Capacity) -> Self {
+        Self {
+            connections: Semaphore::new(capacity.peers),
+            connections_of_one: Shares::of(capacity.peers),
+            exchanges: Arc::new(Semaphore::new(capacity.exchanges)),
+            exchanges_of_one: Shares::of(capacity.exchanges),
+        }
+    }
+}
+
+/// An exchange's place: one of all, and one of its peer's share.
+pub struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _of_one: OwnedSemaphorePermit,
+}
+
 /// Accepts until `closing` is cancelled; connections under way are left to end.
 pub async fn listen(context: Arc<Context>, listener: TcpListener, tasks: TaskTracker, closing: CancellationToken) {
     let handshakes = Handshakes::new(context.capacity.handshakes);
-    let places = Arc::new(Semaphore::new(context.capacity.peers));
-    let exchanges = Arc::new(Semaphore::new(context.capacity.exchanges));
+    let places = Arc::new(Places::within(&context.capacity));
     while let Some(stream) = accept::next(&listener, "server", &closing).await {
         let (handshake, has_ousted) = handshakes.begin();
         if has_ousted {
             context.metrics.peer_refused("too_many_handshakes");
         }
-        let (context, places, exchanges, closing) =
-            (context.clone(), places.clone(), exchanges.clone(), closing.clone());
-        tasks.spawn(async move { serve(context, stream, handshake, places, exchanges, &closing).await });
+        let (context, places, closing) = (context.clone(), places.clone(), closing.clone());
+        tasks.spawn(async move { serve(context, stream, handshake, &places, &closing).await });
     }
 }
 
@@ -53,8 +79,7 @@ async fn serve(
     context: Arc<Context>,
     stream: TcpStream,
     handshake: Handshake,
-    places: Arc<Semaphore>,
-    exchanges: Arc<Semaphore>,
+    places: &Places,
     closing: &CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -81,22 +106,32 @@ async fn serve(
         }
     };
     // Beyond the bound a connection is closed at once, so that those that are served go on being served.
-    let Ok(_place) = places.try_acquire() else {
+    let Ok(_place) = places.connections.try_acquire() else {
         context.metrics.peer_refused("too_many_connections");
         return;
     };
     let Some(peer) = stream.get_ref().1.peer_certificates() else { return };
     let peer: Arc<[CertificateDer<'static>]> = peer.iter().cloned().map(CertificateDer::into_owned).collect();
+    let Some(leaf) = peer.first() else { return };
+    let Ok(_own_place) = places.connections_of_one.share(leaf).try_acquire_owned() else {
+        context.metrics.peer_refused("too_many_connections_of_one_peer");
+        return;
+    };
+    let share = places.exchanges_of_one.share(leaf);
     let own = in_force.identity.authentication.generation;
     let session = context.sessions.open([own, in_force.generation_of(peer.first())]);
     let service = service_fn(|request: Request<Incoming>| {
-        let (context, peer, place) = (context.clone(), peer.clone(), exchanges.clone().try_acquire_owned());
+        let (context, peer) = (context.clone(), peer.clone());
+        let (of_one, of_all) = (share.clone().try_acquire_owned(), places.exchanges.clone().try_acquire_owned());
         async move {
             // Beyond the bound the peer is told that its request was not taken: it may ask another server at once.
-            let Ok(place) = place else {
-                context.metrics.peer_refused("too_many_exchanges");
-                return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
+            let refused = |reason| {
+                context.metrics.peer_refused(reason);
+                Err(h2::Error::from(h2::Reason::REFUSED_STREAM))
             };
+            let Ok(of_one) = of_one else { return refused("too_many_exchanges_of_one_peer") };
+            let Ok(of_all) = of_all else { return refused("too_many_exchanges") };
+            let place = Place { _of_all: of_all, _of_one: of_one };
             Ok(answer(&context, &peer, request, place).await)
         }
     });
@@ -155,7 +190,7 @@ async fn answer(
     context: &Arc<Context>,
     peer: &[CertificateDer<'static>],
     request: Request<Incoming>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Response<ExchangeBody> {
     match request.uri().path() {
         EXCHANGE_PATH => exchange::answer(context, peer, request, place).await,

@@ -32,13 +32,13 @@ async fn none_is_under_way(pair: &Pair) {
     eventually("none is under way", metrics, free).await;
 }
 
-/// Also: exchanges beyond what fits into a server's memory are refused before they are taken.
+/// Also: exchanges beyond what fits into a server's memory, or beyond one peer's half of it, are refused before they are taken.
 #[tokio::test]
 async fn callers_that_hang_up_give_their_places_back() {
     let mut pair = patient().await;
     pair.federation.start_with(&mut pair.ss1, |settings| settings.memory_limit = Some(4 << 20)).await;
     pair.federation.start(&mut pair.ss2).await;
-    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.exchanges;
+    let places = pair.ss1.gateway.as_ref().unwrap().context.capacity.exchanges / 2;
     let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
     let mut callers = Vec::new();
     for number in 0..places {
@@ -53,7 +53,14 @@ async fn callers_that_hang_up_give_their_places_back() {
     let asked = async || pair.system.asked("/silent").len() == places;
     eventually("all are under way", || pair.system.asked("/silent").len(), asked).await;
     pair.call(PETS).await.assert_error("server.clientproxy.io_error");
-    assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"too_many_exchanges\"} 3"), "{:?}", metrics());
+    let refused = "peers_refused_total{reason=\"too_many_exchanges_of_one_peer\"} 3";
+    assert!(pair.ss1.metrics().contains(refused), "{:?}", metrics());
+    // Whoever presents another leaf has a half of his own.
+    let leaf = authentication(&pair.federation.authority, &pair.ss2.id);
+    let credential = signing(&pair.federation.authority, &member("200"), &pair.ss2.id);
+    let mut other = Client::connect(pair.ss1.server_address, Some(&leaf)).await.unwrap();
+    let answer = other.exchange(signed(&rest("GET", PETS, &consumer()), b"", &credential)).await.unwrap();
+    assert!(matches!(answer.events.last(), Some(Event::Signature(_))), "{answer:?}");
     drop(callers);
     none_is_under_way(&pair).await;
     let counted = format!("exchanges_total{{side=\"client\",outcome=\"caller_gone\"}} {places}");
