@@ -129,16 +129,13 @@ pub fn holder<'a>(
     published: Option<&InstanceConfiguration>,
     candidates: impl IntoIterator<Item = &'a Candidate>,
 ) -> Option<&'a Candidate> {
-    let candidates: Vec<_> = candidates.into_iter().collect();
-    candidates
-        .iter()
+    let able: Vec<_> = candidates.into_iter().filter(|candidate| may_hold(anchor, candidate)).collect();
+    able.iter()
         .copied()
         .filter(|candidate| {
             let member = &*candidate.member;
-            let others = candidates.iter().map(|other| &*other.member).filter(|other| other.uid() != member.uid());
+            let others = able.iter().map(|other| &*other.member).filter(|other| other.uid() != member.uid());
             member.meta().deletion_timestamp.is_none()
-                // Where a namespace has not been seen only the finalizer tells the one that holds it from one that never might.
-                && (candidate.namespace.is_some() || is_guarded(member))
                 && claim(
                     anchor.spec.admission,
                     policy,
@@ -151,20 +148,40 @@ pub fn holder<'a>(
         .min_by_key(|candidate| age(&*candidate.member))
 }
 
-/// Whether the entry in the published configuration is this member's. A document tells identities, not objects, and what
-/// only the status tells is the operator's word: without it anybody who claims what another has registered would pass for
-/// registered, and push the other out if he is older. Where nobody else claims it, the entry alone is enough: a status may
-/// be a moment behind, or lost.
+/// Whether a candidate could hold the identity, the policy aside: whose namespace may not claim it changes nothing for others.
+#[must_use]
+pub fn may_hold(anchor: &TrustAnchor, candidate: &Candidate) -> bool {
+    let (mode, identity) = (anchor.spec.admission, identity(anchor, &candidate.member));
+    // Where a namespace has not been seen only the finalizer tells the one that holds it from one that never might.
+    (candidate.namespace.is_some() || is_guarded(&candidate.member))
+        && claim(mode, AdmissionPolicy::Installed, candidate.namespace.as_deref(), &identity, true).is_ok()
+}
+
+/// Whether the entry in the published configuration is this member's. `others`: who else could hold its identity.
+///
+/// A document tells identities, not objects, and what only the status tells is the operator's word: without it anybody who claims
+/// what another has registered would pass for registered, and push the other out if he is older. Where nobody else claims it, or
+/// nobody else who is guarded and none is known by the status, the entry is enough: a status may be a moment behind, or lost.
+/// Where no document can be read, the status is enough: one that somebody has deleted is published anew with whom it had.
 pub fn is_registered<'a>(
     published: Option<&InstanceConfiguration>,
     member: &Member,
     others: impl IntoIterator<Item = &'a Member>,
 ) -> bool {
-    let listed = entry(published, &member.spec.member_class, &member.spec.member_code).is_some();
-    listed && (says_registered(member) || others.into_iter().next().is_none())
+    if says_registered(member) {
+        return published.is_none_or(|document| {
+            entry(Some(document), &member.spec.member_class, &member.spec.member_code).is_some()
+        });
+    }
+    let others: Vec<_> = others.into_iter().collect();
+    let alone = others.is_empty()
+        || is_guarded(member) && !others.iter().any(|other| is_guarded(other) || says_registered(other));
+    alone && entry(published, &member.spec.member_class, &member.spec.member_code).is_some()
 }
 
-fn says_registered(member: &Member) -> bool {
+/// Whether the operator has said that the member is registered.
+#[must_use]
+pub fn says_registered(member: &Member) -> bool {
     let conditions = member.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     find(conditions, ConditionType::Registered)
         .is_some_and(|it| it.status == Holds::True.as_str() || it.reason == Reason::UpdatePending.as_str())

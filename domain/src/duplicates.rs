@@ -17,7 +17,7 @@ pub fn displaced_by<'a, K: ResourceExt>(own: &K, others: impl IntoIterator<Item 
     preceded_by(own, others.into_iter().filter(|other| other.meta().deletion_timestamp.is_none()))
 }
 
-/// The oldest among `others` that is older than `own`, also one on its way out: it acts until it is gone.
+/// The oldest among `others` that is older than `own`, also one on its way out.
 #[must_use]
 pub fn preceded_by<'a, K: ResourceExt>(own: &K, others: impl IntoIterator<Item = &'a K>) -> Option<&'a K> {
     others.into_iter().filter(|other| age(*other) < age(own)).min_by_key(|other| age(*other))

@@ -73,6 +73,7 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::Paused
             | Reason::Deregistering
             | Reason::Waiting
+            | Reason::UpdatePending
             | Reason::TrustAnchorNotReady
             | Reason::Issuing
             | Reason::ReceiptsPending
@@ -129,6 +130,8 @@ mod tests {
         let holds = vec![Statement::holds(ConditionType::Ready, "well")];
         let (ready, events) = conclude(&conditions, &holds, Some(1), at(3));
         assert!(!events[0].warning);
+        let more = vec![Statement::fails(ConditionType::Ready, Reason::UpdatePending, "subsystem b")];
+        assert!(!conclude(&ready, &more, Some(2), at(4)).1[0].warning, "an edit is nothing to warn of");
         // A step on the way is told only to whom it takes something away from.
         let waits = vec![Statement::fails(ConditionType::Ready, Reason::PodsNotReady, "0 of 1")];
         assert!(conclude(&[], &waits, Some(1), at(4)).1.is_empty());

@@ -33,6 +33,7 @@ pub async fn keep(
     // Dropping the set ends all watches: nothing outlives this future.
     let mut tasks = JoinSet::new();
     let mut open: HashMap<String, (bool, AbortHandle)> = HashMap::new();
+    let mut doubted: HashMap<String, Duration> = HashMap::new();
     loop {
         let wanted = context.world.inhabited();
         open.retain(|namespace, (serves, task)| {
@@ -64,11 +65,16 @@ pub async fn keep(
         tokio::select! {
             changed = inhabited.changed() => if changed.is_err() { return },
             Some(namespace) = doubts.recv() => {
+                let now = context.clock.elapsed();
+                doubted.retain(|_, at| now.saturating_sub(*at) < DOUBTED);
+                if doubted.contains_key(&namespace) {
+                    continue;
+                }
                 // A watch that is open stays open when the right to it is taken away: open it anew to learn.
                 if let Some((_, task)) = open.remove(&namespace) {
                     task.abort();
                 }
-                context.clock.pause(Duration::from_secs(1)).await;
+                doubted.insert(namespace, now);
             }
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
         }
@@ -78,6 +84,10 @@ pub async fn keep(
 /// How soon a namespace that holds Members alone is asked again: when it is admitted, and when it is not.
 const ADMITTED: Duration = Duration::from_mins(10);
 const REFUSED: Duration = Duration::from_secs(4);
+
+/// How long a namespace that was doubted is not doubted again. Where one right is missing and the watch has its own, each look at it
+/// wakes who lives there, who is refused and doubts again.
+const DOUBTED: Duration = Duration::from_secs(30);
 
 /// The label selector of everything of ours.
 fn ours() -> String {

@@ -82,7 +82,7 @@ pub(crate) fn claim(seen: &ObservedMember) -> Result<(), Refusal> {
             message: format!("TrustAnchor {name} does not exist"),
         });
     };
-    let rivals = seen.rivals.iter().map(|rival| &*rival.member);
+    let rivals = seen.rivals.iter().filter(|rival| admission::may_hold(anchor, rival)).map(|rival| &*rival.member);
     let registered = admission::is_registered(seen.instance.payload(), &seen.member, rivals);
     let identity = admission::identity(anchor, &seen.member);
     admission::claim(anchor.spec.admission, seen.policy, Some(&seen.namespace), &identity, registered)

@@ -59,6 +59,9 @@ fn registered_subsystems(seen: &ObservedMember) -> Vec<String> {
     if claim(seen).is_err() || rival(seen).is_some() {
         return Vec::new();
     }
+    if seen.instance.payload().is_none() {
+        return seen.member.status.as_ref().map(|status| status.registered_subsystems.clone()).unwrap_or_default();
+    }
     let entry = admission::entry(seen.instance.payload(), &spec.member_class, &spec.member_code);
     entry.map(|entry| entry.subsystems.iter().map(|s| s.code.clone()).collect()).unwrap_or_default()
 }
@@ -67,7 +70,7 @@ fn statements(seen: &ObservedMember, applied: &AppliedMember) -> Vec<Statement> 
     use ConditionType::{Ready, ReferencesResolved};
     let member = &*seen.member;
     let admitted = admitted(seen);
-    let registered = registered(seen, &admitted);
+    let registered = registered(seen);
     let found = findings(seen);
     let mut services = member.spec.subsystems.iter().flat_map(|subsystem| &subsystem.services);
     let unread = seen.namespace.access != NamespaceAccess::Granted && services.any(|service| service.openapi.is_some());
@@ -135,11 +138,17 @@ fn admitted(seen: &ObservedMember) -> Statement {
     Statement::holds(Admitted, "the namespace may claim this identity")
 }
 
-fn registered(seen: &ObservedMember, admitted: &Statement) -> Statement {
+/// What the published document says, whatever has become of the rights in the namespace: what is registered stays so without them,
+/// and that this object is the one that is registered stands nowhere else.
+fn registered(seen: &ObservedMember) -> Statement {
     use ConditionType::Registered;
-    let spec = &seen.member.spec;
-    if admitted.holds != saatkond_api::conditions::Holds::True {
+    let (member, spec) = (&*seen.member, &seen.member.spec);
+    if claim(seen).is_err() || rival(seen).is_some() {
         return Statement::fails(Registered, Reason::Waiting, "it is not admitted");
+    }
+    // Gateways hold the last good one, and it is published anew with whom it had.
+    if seen.instance.payload().is_none() && seen.anchor.is_some() && admission::says_registered(member) {
+        return Statement::holds(Registered, "the last instance configuration that could be read lists it");
     }
     match admission::entry(seen.instance.payload(), &spec.member_class, &spec.member_code) {
         None => Statement::fails(Registered, Reason::Waiting, "the next instance configuration will list it"),

@@ -12,7 +12,7 @@ use saatkond_wire::identifier::{MemberId, ServerId};
 use super::observed::ObservedSecurityServer;
 use crate::admission::{self, Refusal, holder, member_id};
 use crate::duplicates::displaced_by;
-use crate::meta::is_deleting;
+use crate::meta::{is_deleting, is_paused};
 use crate::observed::{AdmissionPolicy, Published};
 use crate::serving::{address, server_id};
 
@@ -56,15 +56,22 @@ pub fn place(seen: &ObservedSecurityServer) -> Result<Place<'_>, Refusal> {
             );
         }
         // On the way to it, or held up by the anchor: nothing that a person at the member's could do.
-        return if seen.instance.payload().is_none() {
-            let why = format!("TrustAnchor {name} has published no instance configuration yet");
-            refuse(Reason::TrustAnchorNotReady, why)
-        } else {
-            refuse(
-                Reason::Waiting,
-                format!("the next instance configuration of TrustAnchor {name} will list Member {member}"),
-            )
+        let (reason, why) = match &seen.instance {
+            Published::Absent => {
+                (Reason::TrustAnchorNotReady, format!("TrustAnchor {name} has published no instance configuration yet"))
+            }
+            Published::Invalid { .. } | Published::Foreign => (
+                Reason::TrustAnchorNotReady,
+                format!("the instance configuration of TrustAnchor {name} cannot be read; its conditions say why"),
+            ),
+            Published::Valid(_) if is_paused(owner) || is_paused(anchor) => {
+                (Reason::Paused, format!("Member {member} or TrustAnchor {name} is paused before it was registered"))
+            }
+            Published::Valid(_) => {
+                (Reason::Waiting, format!("Member {member} is not registered with TrustAnchor {name} yet"))
+            }
         };
+        return refuse(reason, why);
     }
     if let Some(older) = twin(seen) {
         let why = format!(

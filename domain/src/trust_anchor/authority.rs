@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use saatkond_api::TrustAnchor;
 use saatkond_api::conditions::Reason;
 use saatkond_api::names::{ca_secret, role};
 use saatkond_api::v1alpha1::trust_anchor::{
@@ -12,8 +11,9 @@ use saatkond_api::v1alpha1::trust_anchor::{
 };
 use saatkond_pki::authority::AuthorityCertificate;
 
+use super::keys::what_to_do;
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
-use crate::meta::{anchor_object, is_paused};
+use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
 use crate::rotation::{Standing, Step, next_step};
 use crate::schedule::{CannotIssue, can_issue};
@@ -81,7 +81,7 @@ fn published(seen: &ObservedTrustAnchor) -> AuthorityState {
     }
 }
 
-fn remembers(status: Option<&TrustAnchorStatus>) -> bool {
+pub(super) fn remembers(status: Option<&TrustAnchorStatus>) -> bool {
     status.is_some_and(|s| s.bundle.is_some() || s.configuration.is_some() || !s.authorities.is_empty())
 }
 
@@ -126,7 +126,10 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
         Stored::Foreign => {
             state.problem = Some((
                 Reason::ForeignObject,
-                format!("Secret {name} exists and is not known as ours; {}", what_to_do(&seen.anchor, known)),
+                format!(
+                    "Secret {name} exists and is not known as ours; {}",
+                    what_to_do(&seen.anchor, role::AUTHORITY, known)
+                ),
             ));
             state.foreign = Some(name);
         }
@@ -141,21 +144,6 @@ fn managed(seen: &ObservedTrustAnchor) -> AuthorityState {
         Stored::Absent => state.step = Step::Create(1),
     }
     state
-}
-
-/// What a person does about a Secret that has the name of the authority's. Where there is or was an authority it may hold the only
-/// copy of its key, say brought back from a backup: nobody may be told to delete that.
-fn what_to_do(anchor: &TrustAnchor, known: bool) -> String {
-    if !known {
-        return "delete it, or the authority cannot be stored; keep a copy under another name if it holds anything"
-            .to_owned();
-    }
-    let labels = anchor_object(anchor, "", String::new(), role::AUTHORITY, None).labels.unwrap_or_default();
-    let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    format!(
-        "if it holds the authority's key, say from a backup, give it the labels {}; do not delete it before that is known",
-        labels.join(" ")
-    )
 }
 
 /// The managed authority after the next step of its rotation, where one can be taken.

@@ -19,7 +19,7 @@ use saatkond_wire::identifier::{ClientId, MemberId};
 
 use super::authority::AuthorityState;
 use super::observed::ObservedTrustAnchor;
-use crate::admission::{entry, holder, is_guarded};
+use crate::admission::{entry, holder, is_guarded, says_registered};
 use crate::duplicates::age;
 use crate::meta::{has_finalizer, is_deleting, is_paused};
 use crate::observed::Candidate;
@@ -56,13 +56,21 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
         .filter_map(|(key, candidates)| Some((key, &*holder(anchor, seen.policy, published, candidates)?.member)))
         .filter(|(_, member)| is_guarded(member))
         // Else a server, or a guest on one, would be listed for somebody whom no entry announces.
-        .filter(|((class, code), member)| !is_paused(*member) || entry(published, class, code).is_some())
+        .filter(|((class, code), member)| {
+            !is_paused(*member)
+                || entry(published, class, code).is_some()
+                || published.is_none() && says_registered(member)
+        })
         .collect();
     let members = holders
         .iter()
         .filter_map(|((class, code), member)| {
             let standing = entry(published, class, code);
-            if frozen || is_paused(*member) { standing.cloned() } else { Some(member_entry(member)) }
+            match standing {
+                Some(standing) if frozen || is_paused(*member) => Some(standing.clone()),
+                None if frozen || is_paused(*member) => last_entry(member).filter(|_| published.is_none()),
+                Some(_) | None => Some(member_entry(member)),
+            }
         })
         .collect();
 
@@ -96,10 +104,13 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
                 |e: &&ServerEntry| e.member_class == class && e.member_code == code && e.server_code == server_code;
             document.servers.iter().find(same).filter(|entry| !is_left_behind(entry, server, &seen.servers))
         });
-        let built = if frozen || is_paused(&**server) {
+        // A document that somebody has deleted must not take along what is paused: the spec is all that is left of it.
+        let is_lost =
+            published.is_none() && server.status.as_ref().is_some_and(|status| status.configuration.is_some());
+        let built = if (frozen || is_paused(&**server)) && !is_lost {
             standing.map(|standing| without_strangers(standing.clone(), &holders))
         } else {
-            Some(server_entry(server, owner, &holders, standing))
+            Some(server_entry(server, owner, &holders, standing, is_lost))
         };
         if let Some(built) = built {
             entries.push(built);
@@ -120,6 +131,14 @@ fn is_left_behind(entry: &ServerEntry, server: &SecurityServer, all: &[Arc<Secur
             && address(other) == entry.address
     };
     address(server) != entry.address && all.iter().any(|other| leaves(other))
+}
+
+/// The entry that a member had in a document which cannot be read any more, as far as its status remembers it.
+fn last_entry(member: &Member) -> Option<MemberEntry> {
+    let status = member.status.as_ref().filter(|_| says_registered(member))?;
+    let mut entry = member_entry(member);
+    entry.subsystems.retain(|subsystem| status.registered_subsystems.contains(&subsystem.code));
+    Some(entry)
 }
 
 fn member_entry(member: &Member) -> MemberEntry {
@@ -143,13 +162,14 @@ fn server_entry(
     owner: &Member,
     holders: &BTreeMap<(&str, &str), &Member>,
     standing: Option<&ServerEntry>,
+    is_lost: bool,
 ) -> ServerEntry {
-    let own = served(owner, own_subsystems(server, owner), standing);
+    let own = served(owner, own_subsystems(server, owner), standing, is_lost);
     let guests = server.spec.guests.iter().filter_map(|guest| {
         let member = holders.get(&(guest.member_class.as_str(), guest.member_code.as_str()))?;
         (member.uid() != owner.uid()).then_some(*member)
     });
-    let theirs = guests.flat_map(|guest| served(guest, guest_subsystems(server, guest), standing));
+    let theirs = guests.flat_map(|guest| served(guest, guest_subsystems(server, guest), standing, is_lost));
     let mut clients: Vec<_> = own.into_iter().chain(theirs).collect();
     clients.sort();
     clients.dedup();
@@ -163,14 +183,25 @@ fn server_entry(
 }
 
 /// What a server serves of one member. Of a paused one that is what stands: its entry alone would be frozen else, and a
-/// subsystem that its spec moves or drops would change servers all the same.
-fn served(member: &Member, declared: Vec<&Subsystem>, standing: Option<&ServerEntry>) -> Vec<ServedClient> {
-    if is_paused(member) {
-        let (class, code) = (member.spec.member_class.as_str(), member.spec.member_code.as_str());
-        let all = standing.into_iter().flat_map(|entry| &entry.clients);
-        return all.filter(|client| client.member_class == class && client.member_code == code).cloned().collect();
+/// subsystem that its spec moves or drops would change servers all the same. Where the document is lost it is what the member's
+/// status remembers.
+fn served(
+    member: &Member,
+    declared: Vec<&Subsystem>,
+    standing: Option<&ServerEntry>,
+    is_lost: bool,
+) -> Vec<ServedClient> {
+    let clients = |of: &mut dyn Iterator<Item = &Subsystem>| of.map(|it| served_client(member, it)).collect();
+    if !is_paused(member) {
+        return clients(&mut declared.into_iter());
     }
-    declared.into_iter().map(|subsystem| served_client(member, subsystem)).collect()
+    if is_lost {
+        let known = last_entry(member).map(|entry| entry.subsystems).unwrap_or_default();
+        return clients(&mut declared.into_iter().filter(|it| known.iter().any(|known| *known.code == *it.code)));
+    }
+    let (class, code) = (member.spec.member_class.as_str(), member.spec.member_code.as_str());
+    let all = standing.into_iter().flat_map(|entry| &entry.clients);
+    all.filter(|client| client.member_class == class && client.member_code == code).cloned().collect()
 }
 
 /// A standing entry less the clients of members that are no longer registered: deregistration is never paused.

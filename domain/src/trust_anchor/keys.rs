@@ -1,10 +1,12 @@
 //! Which configuration key signs, which one follows it, and which have to be made.
 
 use kube::ResourceExt;
-use saatkond_api::names::configuration_key_secret;
+use saatkond_api::TrustAnchor;
+use saatkond_api::names::{configuration_key_secret, role};
 use saatkond_wire::configuration::{ConfigurationKeyEntry, ConfigurationKeys};
 
 use super::observed::ObservedTrustAnchor;
+use crate::meta::anchor_object;
 use crate::observed::Stored;
 
 /// What is concluded about a trust anchor's configuration keys.
@@ -61,11 +63,18 @@ pub fn state(seen: &ObservedTrustAnchor) -> KeyState {
     };
     let Some(signing) = key_of(current).or_else(|| key_of(next)) else {
         let (a, b) = (configuration_key_secret(&anchor, current), configuration_key_secret(&anchor, next));
-        return KeyState::Lost {
-            why: format!(
-                "neither Secret {a} nor the announced {b} is there to sign documents; restore one from a backup"
+        let why = match [(current, &a), (next, &b)].into_iter().find(|(generation, _)| foreign(*generation)) {
+            Some((_, name)) => format!(
+                "Secret {name} exists and is not known as ours; {}",
+                what_to_do(&seen.anchor, role::CONFIGURATION_KEY, true)
             ),
+            None => {
+                format!(
+                    "neither Secret {a} nor the announced {b} is there to sign documents; restore one from a backup"
+                )
+            }
         };
+        return KeyState::Lost { why };
     };
     let following = there().filter(|generation| *generation > signing.generation).min().and_then(key_of);
     if let Some(next) = following {
@@ -76,6 +85,20 @@ pub fn state(seen: &ObservedTrustAnchor) -> KeyState {
         return KeyState::Foreign { name: configuration_key_secret(&anchor, free) };
     }
     KeyState::Make(vec![free])
+}
+
+/// What a person does about a Secret that has the name of one with a key of ours. Where there is or was such a key it may hold the
+/// only copy, say brought back from a backup: nobody may be told to delete that.
+pub(super) fn what_to_do(anchor: &TrustAnchor, role: &str, known: bool) -> String {
+    if !known {
+        return "keep a copy under another name if it holds anything, then delete it: ours cannot be stored".to_owned();
+    }
+    let labels = anchor_object(anchor, "", String::new(), role, None).labels.unwrap_or_default();
+    let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!(
+        "if it holds our key, say from a backup, it needs the labels {} and no ownerReferences; do not delete it before that is known",
+        labels.join(" ")
+    )
 }
 
 /// The generations that gateways know: from the published document, else from the status.

@@ -187,10 +187,14 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
 }
 
 impl ObservedTrustAnchor {
-    /// The older TrustAnchor of the same instance. While it is on its way out it still publishes, until its last member has gone:
-    /// an instance never has two authorities that issue.
+    /// The older TrustAnchor of the same instance. One on its way out acts until nobody is registered with it any more: an instance
+    /// never has two authorities that issue. A Member that merely names it, and may be anybody's, holds nobody up.
     pub(crate) fn predecessor(&self) -> Option<&TrustAnchor> {
-        preceded_by(&*self.anchor, self.others_of_instance())
+        let acts = |other: &&TrustAnchor| {
+            let counts = other.status.as_ref().and_then(|status| status.counts.as_ref());
+            !is_deleting(*other) || counts.is_some_and(|counts| counts.members + counts.security_servers > 0)
+        };
+        preceded_by(&*self.anchor, self.others_of_instance().filter(acts))
     }
 
     /// The other TrustAnchors of the same instance.

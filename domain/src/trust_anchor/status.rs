@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::SecurityServer;
 use saatkond_api::conditions::{ConditionType, Reason, Statement};
-use saatkond_api::names::LINK_IDENTITY_SECRET;
+use saatkond_api::names::{LINK_IDENTITY_SECRET, role};
 use saatkond_api::v1alpha1::trust_anchor::{
     AdmissionMode, AuthorityState as Phase, AuthorityStatus, BlockingProcess, BundleStatus,
     InstanceConfigurationStatus, TrustAnchorCounts, TrustAnchorStatus,
@@ -100,7 +100,10 @@ fn statements(
     if let Some(older) = seen.predecessor() {
         let (name, instance) = (older.name_any(), &anchor.spec.instance);
         let why = if is_deleting(older) {
-            format!("TrustAnchor {name} of instance {instance} is older, and acts until its last member has gone")
+            let members = older.status.as_ref().and_then(|status| status.counts.as_ref()).map_or(0, |it| it.members);
+            format!(
+                "TrustAnchor {name} of instance {instance} is older, and acts until the {members} members registered with it have gone"
+            )
         } else {
             format!("TrustAnchor {name} of instance {instance} is older and stays; delete one of the two")
         };
@@ -209,7 +212,9 @@ fn published_statement(
             return Statement::fails(ConfigurationPublished, Reason::ConfigurationKeyLost, why);
         }
         KeyState::Foreign { name } => {
-            let why = format!("Secret {name} exists and is not ours; rename or delete it");
+            let known = authority::remembers(seen.anchor.status.as_ref());
+            let todo = keys::what_to_do(&seen.anchor, role::CONFIGURATION_KEY, known);
+            let why = format!("Secret {name} exists and is not known as ours; {todo}");
             return Statement::fails(ConfigurationPublished, Reason::ForeignObject, why);
         }
         KeyState::Make(_) if published.is_none() => {

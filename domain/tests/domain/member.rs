@@ -157,6 +157,54 @@ fn without_the_policy_the_registered_member_stays_and_no_other_becomes_it() {
     assert!(world.document().members.iter().any(|it| it.member_code == "70000002"), "the annotation counts again");
 }
 
+/// What is told of a member that is registered must not depend on rights in its namespace, nor on a document that somebody has
+/// deleted: with the next look somebody else would pass for it.
+#[test]
+fn a_registered_member_stays_registered_without_rights_and_without_a_readable_document() {
+    type Change = fn(&mut World);
+    let cases: [(&str, Change); 3] = [
+        ("no rights", |w| deny(w)),
+        ("no document", |w| w.instance = Published::Absent),
+        ("a broken document", |w| {
+            w.instance = Published::Invalid { resource_version: "1".into(), uid: "u".into(), why: "rubbish".into() };
+        }),
+    ];
+    for (name, change) in cases {
+        for policy in [AdmissionPolicy::Missing, AdmissionPolicy::Installed] {
+            let mut world = World::steady();
+            world.policy = policy;
+            let mut rival = fixtures::consumer();
+            rival.metadata.uid = Some("rival-uid".into());
+            rival.metadata.namespace = Some("elsewhere".into());
+            rival.metadata.creation_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(START)));
+            world.admit("elsewhere", Some("EE/GOV/70000002"));
+            world.members.push(rival);
+            change(&mut world);
+            world.reconcile_member(3).unwrap();
+            world.reconcile_member(1).unwrap();
+            let status = world.members[1].status.clone().unwrap();
+            assert_eq!(reason(&status, ConditionType::Registered).0, "AsDeclared", "{name}, {policy:?}");
+            assert_eq!(status.registered_subsystems, ["archive", "benefits"], "{name}, {policy:?}");
+        }
+    }
+}
+
+/// Anybody may create a Member with another's identity in his own namespace: it changes nothing for the other's servers and hosts.
+#[test]
+fn a_claim_that_no_annotation_allows_changes_nothing_for_a_guest_whose_status_is_lost() {
+    let mut world = World::steady();
+    let mut squatter = fixtures::guest();
+    squatter.metadata.uid = Some("squatter-uid".into());
+    squatter.metadata.namespace = Some("elsewhere".into());
+    world.admit("elsewhere", None);
+    world.members.push(squatter);
+    world.members[2].status = None;
+    let before = world.configurations.clone();
+    world.reconcile_server(1).unwrap();
+    assert_eq!(world.configurations, before, "the host serves on as before");
+}
+
 /// A status may be lost, say with a backup that is brought back. Who alone claims the identity keeps it.
 #[test]
 fn a_registered_member_whose_status_is_lost_stays_registered() {

@@ -228,7 +228,10 @@ fn nothing_is_done_for_a_server_without_a_place() {
         ("member going", |w| w.delete_member(1), "MemberNotAdmitted", "Member benefits"),
         (
             "nothing published",
-            |w| w.instance = Published::Absent,
+            |w| {
+                w.instance = Published::Absent;
+                w.members[1].status = None;
+            },
             "TrustAnchorNotReady",
             "TrustAnchor ee has published no",
         ),
@@ -239,7 +242,7 @@ fn nothing_is_done_for_a_server_without_a_place() {
                 Arc::make_mut(&mut document.payload).members.retain(|it| it.member_code != "70000002");
             },
             "Waiting",
-            "will list Member benefits",
+            "Member benefits is not registered",
         ),
         (
             "an older twin",

@@ -15,7 +15,7 @@ use saatkond_domain::observed::{AdmissionPolicy, NamespaceAccess, ObservedPod, P
 use saatkond_domain::schedule::resign_at;
 use saatkond_domain::trust_anchor::build::{bundle_hash, registrations};
 use saatkond_domain::trust_anchor::observed::{
-    ObservedAuthority, ObservedSigningKey, ObservedTrustAnchor, UnlabelledKey,
+    ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey, ObservedTrustAnchor, UnlabelledKey,
 };
 use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
 use saatkond_domain::trust_anchor::{plan, status};
@@ -145,6 +145,53 @@ fn a_key_that_has_lost_its_labels_counts_and_gets_them_back() {
 }
 
 #[test]
+fn configuration_keys_that_are_there_and_not_known_are_named_with_what_they_lack() {
+    let foreign = |generation| ObservedConfigurationKey { generation, secret: Stored::Foreign };
+    let mut seen = World::steady().observe_anchor(0);
+    seen.configuration_keys = vec![foreign(1), foreign(2)];
+    let (_, why, message) = reason(&outcome(&seen, at(START)), ConditionType::ConfigurationPublished);
+    assert_eq!(why, "ConfigurationKeyLost");
+    assert!(message.contains("ee-configuration-1") && message.contains("role=configuration-key"), "{message}");
+    assert!(!message.contains("then delete"), "{message}");
+    let mut seen = World::federation().observe_anchor(0);
+    seen.configuration_keys = vec![foreign(2)];
+    let (_, why, message) = reason(&outcome(&seen, at(START)), ConditionType::ConfigurationPublished);
+    assert_eq!(why, "ForeignObject");
+    assert!(message.contains("ee-configuration-2") && message.contains("keep a copy"), "{message}");
+}
+
+/// Neither the missing policy nor a pause may turn a document that somebody has deleted into one that lists nobody.
+#[test]
+fn a_document_that_was_deleted_is_published_again_with_whom_it_had() {
+    let cases: [(&str, Change); 4] = [
+        ("as it is", |_| {}),
+        ("without the policy", |w| w.policy = AdmissionPolicy::Missing),
+        ("paused anchor", |w| pause(w.anchors[0].annotations_mut())),
+        ("paused members and servers", |w| {
+            w.members.iter_mut().for_each(|member| pause(member.annotations_mut()));
+            w.servers.iter_mut().for_each(|server| pause(server.annotations_mut()));
+        }),
+    ];
+    for (name, change) in cases {
+        let mut world = World::steady();
+        change(&mut world);
+        let before = world.document().clone();
+        world.instance = Published::Absent;
+        for index in 0..world.members.len() {
+            world.reconcile_member(index).unwrap();
+        }
+        world.settle();
+        let after = world.document();
+        assert_eq!((&after.members, &after.servers), (&before.members, &before.servers), "{name}");
+        assert!(after.version > before.version, "{name}");
+    }
+}
+
+fn pause(annotations: &mut std::collections::BTreeMap<String, String>) {
+    annotations.insert("saatkond.io/paused".into(), "true".into());
+}
+
+#[test]
 fn nobody_is_told_to_delete_what_may_be_the_only_copy_of_a_key() {
     for (name, mut seen, deletes) in [
         ("nothing published", World::federation().observe_anchor(0), true),
@@ -153,7 +200,7 @@ fn nobody_is_told_to_delete_what_may_be_the_only_copy_of_a_key() {
         seen.authorities = vec![ObservedAuthority { generation: 1, uid: "ca-1".into(), secret: Stored::Foreign }];
         let (_, why, message) = reason(&outcome(&seen, at(START)), ConditionType::AuthorityAvailable);
         assert_eq!(why, "ForeignObject", "{name}");
-        assert_eq!(message.contains("; delete it"), deletes, "{name}: {message}");
+        assert_eq!(message.contains("then delete it"), deletes, "{name}: {message}");
         assert_eq!(message.contains("saatkond.io/role=authority"), !deletes, "{name}: {message}");
     }
 }
@@ -175,12 +222,18 @@ fn the_older_of_two_anchors_of_an_instance_stays() {
     assert_eq!(why, "DuplicateInstance");
     assert!(message.contains("TrustAnchor ee "), "{message}");
     // Its members are still being taken out: until the last has gone it publishes, and there are never two who do.
-    world.anchors[0].metadata.deletion_timestamp = Some(Time(world.now));
-    let waits = world.observe_anchor(1);
+    let mut leaving = World::steady();
+    leaving.anchors.push(world.anchors[1].clone());
+    leaving.anchors[0].metadata.deletion_timestamp = Some(Time(world.now));
+    let waits = leaving.observe_anchor(1);
     assert!(plan(&waits, world.now).create_authority.is_none());
     let (_, why, message) = reason(&outcome(&waits, world.now), ConditionType::Ready);
     assert_eq!(why, "DuplicateInstance");
-    assert!(message.contains("until its last member has gone"), "{message}");
+    assert!(message.contains("until the 3 members registered with it have gone"), "{message}");
+    // Who merely names it, and may be anybody, holds nobody up.
+    leaving.anchors[0].status.as_mut().unwrap().counts = None;
+    let (_, why, _) = reason(&outcome(&leaving.observe_anchor(1), world.now), ConditionType::Ready);
+    assert_ne!(why, "DuplicateInstance");
     // Another instance is no rival.
     world.anchors[1].spec.instance = "FI".parse().unwrap();
     assert!(plan(&world.observe_anchor(1), world.now).create_authority.is_some());
@@ -383,9 +436,6 @@ fn guests_need_both_sides() {
 
 #[test]
 fn a_paused_object_keeps_its_entry_and_can_still_be_taken_out() {
-    let pause = |annotations: &mut std::collections::BTreeMap<String, String>| {
-        annotations.insert("saatkond.io/paused".into(), "true".into());
-    };
     let mut world = World::steady();
     pause(world.members[0].annotations_mut());
     pause(world.servers[1].annotations_mut());

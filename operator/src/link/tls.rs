@@ -84,17 +84,20 @@ pub fn read_files(folder: &Path) -> Result<Files, TlsError> {
 }
 
 /// Builds the whole configuration from the files. A new one starts with an empty store of tickets, so no session made
-/// under an old leaf is resumed under a new one. A file that cannot be used is left out: the leaves of other trust anchors
-/// are none the worse for it. Where there is none that can be used, that is an error.
-pub fn build(files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<ServerConfig, TlsError> {
+/// under an old leaf is resumed under a new one. For a file that cannot be used the leaf in `before` stays, if there is one: the
+/// leaves of other trust anchors are none the worse for it. Where there is none at all that can be used, that is an error.
+pub fn build(files: &[(String, Zeroizing<Vec<u8>>)], before: &Leaves) -> Result<(ServerConfig, Leaves), TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut leaves = HashMap::new();
+    let mut leaves = Leaves::new();
     let mut broken = None;
     for (file, bytes) in files {
         match leaf(file, bytes, &provider) {
             Ok((name, leaf)) => drop(leaves.insert(name, Arc::new(leaf))),
             Err(why) => {
-                tracing::warn!(file, why, "a leaf of the link cannot be used");
+                let name = file.strip_suffix(".json").map(link_server_name).unwrap_or_default();
+                let kept = before.get(&name).cloned();
+                tracing::warn!(file, why, kept = kept.is_some(), "a leaf of the link cannot be used");
+                leaves.extend(kept.map(|leaf| (name, leaf)));
                 broken.get_or_insert(TlsError::Unusable { file: file.clone(), why });
             }
         }
@@ -107,9 +110,9 @@ pub fn build(files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<ServerConfig, Tls
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(ByName { leaves }));
+        .with_cert_resolver(Arc::new(ByName { leaves: leaves.clone() }));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, leaves))
 }
 
 fn leaf(file: &str, bytes: &[u8], provider: &CryptoProvider) -> Result<(String, CertifiedKey), &'static str> {
@@ -130,10 +133,13 @@ fn certified(credential: &Credential, provider: &CryptoProvider) -> Result<Certi
     Ok(certified)
 }
 
+/// The link's leaves, by the name that is asked for.
+pub type Leaves = HashMap<String, Arc<CertifiedKey>>;
+
 /// Chooses the leaf by the name asked for.
 #[derive(Debug)]
 struct ByName {
-    leaves: HashMap<String, Arc<CertifiedKey>>,
+    leaves: Leaves,
 }
 
 impl ResolvesServerCert for ByName {
@@ -188,8 +194,8 @@ impl ClientCertVerifier for KeyHolder {
 /// The configuration for new connections; absent until there is a leaf.
 #[derive(Default)]
 pub struct CurrentTls {
-    /// Hash of the files that it was built from: the keys in them need not be kept for a comparison.
-    files: std::sync::Mutex<Option<[u8; 32]>>,
+    /// Hash of the files that it was built from, and their leaves.
+    built: std::sync::Mutex<Option<([u8; 32], Leaves)>>,
     config: ArcSwap<Option<Arc<ServerConfig>>>,
 }
 
@@ -208,13 +214,81 @@ impl CurrentTls {
             return Ok(false);
         }
         let hash = hash(&files);
-        let mut known = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *known == Some(hash) {
+        let mut built = self.built.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if built.as_ref().is_some_and(|(of, _)| *of == hash) {
             return Ok(false);
         }
-        let config = build(&files)?;
+        let none = Leaves::new();
+        let (config, leaves) = build(&files, built.as_ref().map_or(&none, |(_, leaves)| leaves))?;
         self.config.store(Arc::new(Some(Arc::new(config))));
-        *known = Some(hash);
+        *built = Some((hash, leaves));
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use saatkond_pki::authority::{Authority, AuthoritySpec};
+    use saatkond_pki::key::{Algorithm, KeySource as _, SystemKeys};
+    use saatkond_pki::leaf::{self, LeafRequest, Terms, Usage};
+    use saatkond_pki::serial::Serial;
+    use saatkond_wire::identity::SecretText;
+
+    use super::*;
+
+    fn credential(anchor: &str) -> Vec<u8> {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let spec = AuthoritySpec {
+            instance: "EE",
+            generation: 1,
+            algorithm: Algorithm::EcdsaP256,
+            not_before: now,
+            lifetime: SignedDuration::from_hours(1000),
+            serial: Serial::from_random([1; 16]),
+        };
+        let authority = Authority::create(&spec, &SystemKeys).unwrap();
+        let key = SystemKeys.generate(Algorithm::EcdsaP256).unwrap();
+        let name = link_server_name(anchor);
+        let request = LeafRequest {
+            usage: Usage::Link,
+            common_name: name.clone(),
+            uri: "saatkond://EE/link?use=link".into(),
+            dns_names: vec![name],
+        };
+        let lifetime = SignedDuration::from_hours(100);
+        let terms = Terms { now, lifetime, retirement: SignedDuration::ZERO, serial: Serial::from_random([2; 16]) };
+        let issued = leaf::issue(&authority, &request, key.public(), &terms).unwrap();
+        let key = SecretText::new(key.to_pkcs8_pem().to_string());
+        let credential = Credential { issue_number: 0, generation: 1, certificate: issued.pem, key };
+        serde_json::to_vec(&credential).unwrap()
+    }
+
+    #[test]
+    fn a_leaf_that_cannot_be_used_takes_neither_the_others_nor_the_one_before_it_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |anchor: &str, bytes: &[u8]| std::fs::write(folder.path().join(entry_name(anchor)), bytes).unwrap();
+        let tls = CurrentTls::default();
+        let leaves = || {
+            let built = tls.built.lock().unwrap();
+            let mut names: Vec<_> = built.iter().flat_map(|(_, leaves)| leaves.keys().cloned()).collect();
+            names.sort();
+            names
+        };
+        write("ee", b"{}");
+        assert!(tls.refresh(folder.path()).is_err(), "there is nothing to serve with");
+        assert!(tls.get().is_none());
+        let second = credential("fi");
+        write("fi", &second);
+        assert!(tls.refresh(folder.path()).unwrap());
+        assert_eq!(leaves(), ["fi.link.saatkond.internal"]);
+        write("ee", &credential("ee"));
+        assert!(tls.refresh(folder.path()).unwrap());
+        let both = ["ee.link.saatkond.internal", "fi.link.saatkond.internal"];
+        assert_eq!(leaves(), both);
+        write("fi", &second[..second.len() / 2]);
+        assert!(tls.refresh(folder.path()).unwrap());
+        assert_eq!(leaves(), both, "the leaf before the damaged one stays");
+        assert!(!tls.refresh(folder.path()).unwrap(), "nothing has changed");
     }
 }

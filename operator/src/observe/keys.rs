@@ -65,10 +65,19 @@ async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error>
     );
     let listed = api.list(&ListParams::default().labels(&selector)).await;
     let mut secrets = listed.map_err(Error::api(format!("list the keys of {anchor}")))?.items;
-    for name in expected(context, anchor) {
-        if !secrets.iter().any(|secret| secret.name_any() == name) {
-            let secret = api.get_opt(&name).await.map_err(Error::api(format!("read Secret {name}")))?;
-            secrets.extend(secret);
+    for (name_of, mut generations) in expected(context, anchor) {
+        while let Some(generation) = generations.pop_first() {
+            let name = name_of(anchor, generation);
+            let is_listed = secrets.iter().any(|secret| secret.name_any() == name);
+            if !is_listed {
+                let secret = api.get_opt(&name).await.map_err(Error::api(format!("read Secret {name}")))?;
+                let Some(secret) = secret else { continue };
+                secrets.push(secret);
+            }
+            // After each that is there comes one that might be made, under a name that may be taken.
+            if generation < MOST {
+                generations.insert(generation + 1);
+            }
         }
     }
     let owner = owner(context, anchor);
@@ -81,14 +90,20 @@ async fn read(context: &Context, anchor: &str) -> Result<Arc<AnchorKeys>, Error>
     Ok(context.signer.put(anchor, keys))
 }
 
-/// The names under which keys are made, and those of the keys that the status tells of: such a Secret must be seen also where it
-/// has lost its labels.
-fn expected(context: &Context, anchor: &str) -> BTreeSet<String> {
+/// The name of the Secret of an anchor's generation.
+type NameOf = fn(&str, u64) -> String;
+
+/// The highest generation that is looked for beside those that are listed: names that others have taken must not keep this at work.
+const MOST: u64 = 10_000;
+
+/// The generations of keys that might be made, and of those that the status tells of: such a Secret must be seen also where it has
+/// lost its labels, or is somebody else's.
+fn expected(context: &Context, anchor: &str) -> [(NameOf, BTreeSet<u64>); 2] {
     let status = context.world.anchors.get("", anchor).and_then(|anchor| anchor.status.clone()).unwrap_or_default();
-    let authorities = status.authorities.iter().map(|authority| authority.generation).chain([1]);
+    let highest = status.rotation.iter().map(|rotation| rotation.highest_generation + 1);
+    let authorities = status.authorities.iter().map(|authority| authority.generation).chain(highest).chain([1]);
     let keys = status.configuration.iter().flat_map(|it| [it.key_generation, it.next_key_generation]).chain([1, 2]);
-    let keys = keys.map(|generation| names::configuration_key_secret(anchor, generation));
-    authorities.map(|generation| names::ca_secret(anchor, generation)).chain(keys).collect()
+    [(names::ca_secret, authorities.collect()), (names::configuration_key_secret, keys.collect())]
 }
 
 /// Sorts one Secret in, by its name: labels can be edited, and under which name a key stands is what decides.
