@@ -134,7 +134,7 @@ fn without_the_policy_the_registered_member_stays_and_no_other_becomes_it() {
     squatter.metadata.creation_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(START - 1000)));
     // Anybody may set it on his own object.
-    squatter.metadata.finalizers = Some(vec!["saatkond.io/member".into()]);
+    squatter.metadata.finalizers = Some(vec![saatkond_api::names::finalizer::MEMBER.into()]);
     let mut server = fixtures::consumer_server();
     server.metadata.uid = Some("squatter-server-uid".into());
     server.metadata.namespace = Some("elsewhere".into());
