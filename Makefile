@@ -112,7 +112,8 @@ regions-down: testbed ## Stop them and remove all that they made
 
 .PHONY: demo
 demo: ## A federation that exchanges data, step by step; leaves the region running
-	@# Side by side: what Go leaves idle while it fetches and links, Rust uses.
+	@# A linker for Rust is among the packages. Then side by side: what Go leaves idle while it fetches and links, Rust uses.
+	testbed/install.sh packages
 	$(MAKE) --jobs=2 tools image
 	$(MAKE) plugin
 	$(STAGE) "demo" $(RELEASE)/demo

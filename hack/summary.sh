@@ -18,6 +18,9 @@ passed=$((passed + go_passed)) failed=$((failed + go_failed)) ignored=$((ignored
 # What a test says of itself: NOT RUN: name: why. Where tests run one by one, its own name stands before that in the line.
 cat ./*.log 2>/dev/null | sed -n 's/^\(test .* \.\.\. \)\{0,1\}NOT RUN: //p' >>NOT-RUN
 
+# What the crash suite says of itself: how many plans over how many writes.
+cat ./*.log 2>/dev/null | sed -n 's/^\(test .* \.\.\. \)\{0,1\}\(crash plans: \)/\n\2/p'
+
 printf '\nDid not run\n'
 [ "$ignored" = 0 ] || printf '  %s tests are marked as ignored\n' "$ignored"
 if [ -s NOT-RUN ]; then sort NOT-RUN | uniq -c | awk '{n = $1; sub(/^ *[0-9]+ /, ""); print "  " $0 (n > 1 ? " (" n " times)" : "")}'; fi

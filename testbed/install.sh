@@ -3,6 +3,7 @@
 #
 #   testbed/install.sh api       the API-server tier: one binary that is etcd, kube-apiserver, kubectl, ...
 #   testbed/install.sh regions   regions: containerd, runc, CoreDNS, helm, images, Debian packages (needs root)
+#   testbed/install.sh packages  only what needs root and comes from Debian, a C compiler among it: before anything is built side by side
 #   testbed/install.sh all       also what only benchmarks and later suites run: KWOK, the timestamp server
 #   testbed/install.sh list      what is installed, and where
 #
@@ -116,7 +117,7 @@ install_packages() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || die "missing and no apt-get to install them with: ${missing[*]}; $INSTEAD"
-  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]}. Run as root, or: apt-get install ${missing[*]}; $INSTEAD"
+  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]}. Run as root, as regions must be started: apt-get install ${missing[*]} alone is not enough; $INSTEAD"
   mkdir -p "$cache"
   exec 9>"$cache/apt.lock"
   flock 9
@@ -244,10 +245,11 @@ install_extras() {
 main() {
   case ${1:-} in
     api) install_api; say "api tools are ready in $links/bin" ;;
+    packages) prepare_regions ;;
     regions) prepare_regions; install_api; install_regions; say "tools for regions are ready in $links/bin" ;;
     all) prepare_regions; install_api; install_regions; install_extras; say "all tools are ready in $links/bin" ;;
     list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;
-    *) die "usage: $0 api | regions | all | list" ;;
+    *) die "usage: $0 api | packages | regions | all | list" ;;
   esac
 }
 main "$@"; exit

@@ -33,5 +33,5 @@ pub mod start;
 pub mod state;
 pub mod tls;
 
-pub use run::{run, run_until};
+pub use run::run_until;
 pub use settings::Settings;

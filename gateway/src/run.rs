@@ -36,20 +36,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How often peers are asked while the link is silent.
 const ASK_PEERS: Duration = Duration::from_secs(2);
 
-/// Runs a gateway until SIGTERM or SIGINT, then drains it.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-    run_until(settings, async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: draining"),
-            _ = interrupt.recv() => info!("SIGINT: draining"),
-        }
-    })
-    .await
-}
-
 /// Runs a gateway until `stop` resolves, then drains it.
 pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let gateway = Gateway::new(settings)?;

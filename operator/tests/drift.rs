@@ -27,31 +27,24 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
     until_condition(&admin, server, "ChildrenApplied", "False/ForeignObject").await;
     let service = get(&admin, "Service", "drift-home", "ss1").await.unwrap();
     assert_eq!(service["spec"]["ports"][0]["port"], 1234, "what is not ours is never overwritten");
+    let conditions = get(&admin, server.0, server.1, server.2).await.unwrap()["status"]["conditions"].to_string();
+    assert!(conditions.contains("Service ss1"), "it is named: {conditions}");
     // It goes away, ours comes.
     bed.kubectl(&["delete", "service", "ss1", "--namespace=drift-home"]);
     until_condition(&admin, server, "ChildrenApplied", "True/AsDeclared").await;
 
+    let home = "drift-home";
     let names = [
-        ("Deployment", "ss1"),
-        ("Service", "ss1"),
-        ("ServiceAccount", "ss1"),
-        ("PodDisruptionBudget", "ss1"),
-        ("NetworkPolicy", "ss1"),
-        ("ConfigMap", "ss1-configuration"),
-        ("Secret", "ss1-identity"),
+        ("Deployment", home, "ss1"),
+        ("Service", home, "ss1"),
+        ("ServiceAccount", home, "ss1"),
+        ("PodDisruptionBudget", home, "ss1"),
+        ("NetworkPolicy", home, "ss1"),
+        ("ConfigMap", home, "ss1-configuration"),
+        ("Secret", home, "ss1-identity"),
     ];
-    for (kind, name) in names {
-        let before = get(&admin, kind, "drift-home", name).await.unwrap();
-        bed.kubectl(&["delete", kind, name, "--namespace=drift-home", "--wait=false"]);
-        let started = std::time::Instant::now();
-        until(&format!("{kind} {name} is back"), Duration::from_secs(5), || async {
-            match get(&admin, kind, "drift-home", name).await {
-                Some(now) if now["metadata"]["uid"] != before["metadata"]["uid"] => Ok(()),
-                _ => Err(get(&admin, "SecurityServer", "drift-home", "ss1").await.unwrap_or_default().to_string()),
-            }
-        })
-        .await;
-        eprintln!("{kind} {name} was back after {:?}", started.elapsed());
+    for (kind, namespace, name) in names {
+        comes_back(bed, &admin, kind, namespace, name).await;
     }
     // The key of a list's entry edited by hand: an apply alone would leave both ports, which the API server refuses.
     let edit = r#"{"spec":{"ports":[{"name":"client","port":81,"targetPort":"client"}]}}"#;
@@ -109,6 +102,11 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
     }
     // Without its labels no watch shows an object, and no later drift of it would be seen.
     for (kind, namespace, name) in [
+        ("Deployment", home, "ss1"),
+        ("Service", home, "ss1"),
+        ("ServiceAccount", home, "ss1"),
+        ("PodDisruptionBudget", home, "ss1"),
+        ("NetworkPolicy", home, "ss1"),
         ("Secret", "drift-home", "ss1-identity"),
         ("ConfigMap", "drift-home", "ss1-configuration"),
         ("ConfigMap", support::SYSTEM, "drift-home.ss1-server-configuration"),
@@ -148,6 +146,14 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
         })
         .await;
     }
+    // After the start copy, which says what the document did that is published anew here.
+    for (kind, name) in [
+        ("ConfigMap", "drift-home.ss1-server-configuration"),
+        ("ConfigMap", "drift-instance-configuration"),
+        ("Secret", "saatkond-link-identity"),
+    ] {
+        comes_back(bed, &admin, kind, support::SYSTEM, name).await;
+    }
     // Keys that are not what they were: nothing of the Secret can be used, so all of it is issued again, under a higher number.
     let number =
         async || get(&admin, "SecurityServer", "drift-home", "ss1").await.unwrap()["status"]["issueNumber"].as_u64();
@@ -170,6 +176,21 @@ async fn drift_is_repaired_and_a_foreign_object_is_left_alone() {
     operator.end().await;
     faker.abort();
     remove(&admin, "drift").await;
+}
+
+/// What is deleted is there again, as another object, within the time that drift of a child may last.
+async fn comes_back(bed: &support::Bed, admin: &kube::Client, kind: &str, namespace: &str, name: &str) {
+    let before = get(admin, kind, namespace, name).await.unwrap();
+    bed.kubectl(&["delete", kind, name, &format!("--namespace={namespace}"), "--wait=false"]);
+    let started = std::time::Instant::now();
+    until(&format!("{kind} {name} is back"), Duration::from_secs(5), || async {
+        match get(admin, kind, namespace, name).await {
+            Some(now) if now["metadata"]["uid"] != before["metadata"]["uid"] => Ok(()),
+            _ => Err(get(admin, "SecurityServer", "drift-home", "ss1").await.unwrap_or_default().to_string()),
+        }
+    })
+    .await;
+    eprintln!("{kind} {name} was back after {:?}", started.elapsed());
 }
 
 /// An object without what the API server adds to it, and without its versions.

@@ -69,6 +69,47 @@ async fn one_verb_that_is_refused_is_named_and_the_rest_goes_on() {
     remove(&admin, "forb").await;
 }
 
+/// Everything but the renewal of the lease gets through: another operator would take over, so this one may write nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_renew_its_lease_writes_nothing_more() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let outage = Arc::new(AtomicBool::new(false));
+    let is_out = outage.clone();
+    let rule = Rule::new(
+        |call| call.verb == "update" && call.resource == "leases",
+        move |_, _| if is_out.load(Ordering::SeqCst) { Verdict::Answer(500) } else { Verdict::Pass },
+    );
+    let operator = bed.operator(Some(rule.clone()), &[]).await;
+    bed.apply(&federation("renew"));
+    until_condition(&admin, ("SecurityServer", "renew-home", "ss1"), AVAILABLE.0, AVAILABLE.1).await;
+    outage.store(true, Ordering::SeqCst);
+    until("it leads no more", Duration::from_secs(10), || {
+        let leads = operator.metrics.leading.get() == 1;
+        async move { if leads { Err("it still leads".to_owned()) } else { Ok(()) } }
+    })
+    .await;
+    let (written, asked) = (operator.writes(), rule.seen());
+    bed.kubectl(&["delete", "poddisruptionbudget", "ss1", "--namespace=renew-home", "--wait=false"]);
+    until("it has asked for the lease some more times", Duration::from_secs(20), || {
+        let more = rule.seen() - asked;
+        async move { if more >= 3 { Ok(()) } else { Err(format!("{more} times")) } }
+    })
+    .await;
+    assert_eq!(operator.writes(), written, "what somebody has deleted is not put back meanwhile");
+    outage.store(false, Ordering::SeqCst);
+    until("it leads again and puts it back", Duration::from_secs(20), || async {
+        let there = get(&admin, "PodDisruptionBudget", "renew-home", "ss1").await;
+        there.map(|_| ()).ok_or_else(|| "no PodDisruptionBudget".to_owned())
+    })
+    .await;
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "renew").await;
+}
+
 /// What may not even be looked at: without a word the status would stay empty, or as it was when all was well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_that_is_refused_is_told_in_the_status() {

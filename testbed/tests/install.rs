@@ -102,7 +102,7 @@ fn who_is_not_root_is_told_before_anything_is_built() {
         let machine = Machine::new("Linux", "1000");
         let (done, said) = machine.install(clusters);
         assert!(!done, "{said}");
-        for expected in ["missing: ", "nftables", "Run as root, or: apt-get install ", ALTERNATIVE] {
+        for expected in ["missing: ", "nftables", "Run as root, as regions must be started", ALTERNATIVE] {
             assert!(said.contains(expected), "{expected:?} is not in {said}");
         }
         assert!(!said.contains("building") && !machine.asked_for_packages(), "{said}");

@@ -14,6 +14,7 @@ use saatkond_wire::exchange::{CONTENT_TYPE, Kind, MAX_REST_PART};
 use saatkond_wire::identifier::{ClientId, ServerId, ServiceId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::Place;
 use crate::access::path::{PathError, ServicePath, url};
@@ -176,6 +177,7 @@ fn granted(
     }
     let caller_server = in_force.peer(peer, &request.client, now).map_err(|problem| {
         context.metrics.peer_refused(problem.label());
+        warn!(reason = problem.label(), client = %request.client, problem = %problem, "a peer's server was refused");
         let cause = match problem {
             LeafProblem::Chain(_) => Cause::ServiceFailedCertValidation,
             _ => Cause::ServiceFailedSslAuthenticationFailed,

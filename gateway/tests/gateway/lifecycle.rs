@@ -532,6 +532,26 @@ async fn a_start_without_the_link_takes_the_newer_document_of_a_peer() {
     assert_eq!(pair.call(PETS).await.status, 200);
 }
 
+/// A pod has 60 s to end, and what has not ended by then is killed without a word to anybody.
+#[tokio::test]
+async fn a_drain_ends_within_its_bound_where_a_call_does_not() {
+    let mut pair = Pair::declare().await;
+    let url = format!("http://{}/v2", pair.system.address);
+    let patient = pair.ss1.service(&crate::support::federation::provider(), "patient", &url, vec![whole(consumer())]);
+    patient.timeout_seconds = 0;
+    pair.federation.start(&mut pair.ss1).await;
+    pair.federation.start_with(&mut pair.ss2, |settings| settings.drain_bound = Duration::from_millis(300)).await;
+    let mut caller = tokio::net::TcpStream::connect(pair.ss2.client).await.unwrap();
+    let headers = [("X-Road-Client", "INST/GOV/200/CONS")];
+    let call = request("GET", "/r1/INST/GOV/100/PROV/patient/silent", &headers, None);
+    tokio::io::AsyncWriteExt::write_all(&mut caller, &call).await.unwrap();
+    let state = || pair.system.asked("/silent");
+    eventually("the call is under way", state, async || !pair.system.asked("/silent").is_empty()).await;
+    let gateway = pair.ss2.gateway.clone().unwrap();
+    let bound = Duration::from_secs(5);
+    tokio::time::timeout(bound, gateway.drain()).await.expect("it waits for a call that does not end");
+}
+
 #[tokio::test]
 async fn a_drain_lets_calls_under_way_end_and_takes_no_new_ones() {
     let mut pair = Pair::declare().await;
