@@ -103,7 +103,9 @@ deny: ## Licences, advisories and sources of all dependencies (installs cargo-de
 ##@ Run
 
 .PHONY: regions
-regions: tools testbed ## Start three real Kubernetes on this machine: home, lux, fin
+regions: ## Start three real Kubernetes on this machine: home, lux, fin
+	@testbed/install.sh packages
+	$(MAKE) tools testbed
 	@$(STAGE) "regions" $(TESTBED) up
 
 .PHONY: regions-down

@@ -3,7 +3,7 @@
 #
 #   testbed/install.sh api       the API-server tier: one binary that is etcd, kube-apiserver, kubectl, ...
 #   testbed/install.sh regions   regions: containerd, runc, CoreDNS, helm, images, Debian packages (needs root)
-#   testbed/install.sh packages  only what needs root and comes from Debian, a C compiler among it: before anything is built side by side
+#   testbed/install.sh packages  only what comes from Debian, a C compiler among it, and says it at once where there is no root
 #   testbed/install.sh all       also what only benchmarks and later suites run: KWOK, the timestamp server
 #   testbed/install.sh list      what is installed, and where
 #
@@ -214,6 +214,11 @@ prepare_regions() {
   if [ -z "$existing" ]; then install_packages; fi
 }
 
+# Only where a region is to be started: the API server's tier needs no root, nor do its tests.
+need_root() {
+  [ -n "$existing" ] || [ "$(id -u)" = 0 ] || die "regions need root, for network namespaces, mounts and control groups: run as root, $INSTEAD"
+}
+
 install_regions() {
   local name
   tool addons "$go_version $(cat "$here"/addons/go.{mod,sum} "$here"/addons/*/main.go; declare -f build_addons)" build_addons
@@ -245,7 +250,7 @@ install_extras() {
 main() {
   case ${1:-} in
     api) install_api; say "api tools are ready in $links/bin" ;;
-    packages) prepare_regions ;;
+    packages) need_root; prepare_regions ;;
     regions) prepare_regions; install_api; install_regions; say "tools for regions are ready in $links/bin" ;;
     all) prepare_regions; install_api; install_regions; install_extras; say "all tools are ready in $links/bin" ;;
     list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;

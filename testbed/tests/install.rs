@@ -52,8 +52,12 @@ impl Machine {
 
     /// Whether it came to its end, and what it said.
     fn install(&self, clusters: Option<&str>) -> (bool, String) {
+        self.install_level("regions", clusters)
+    }
+
+    fn install_level(&self, level: &str, clusters: Option<&str>) -> (bool, String) {
         let mut command = Command::new(self.path("bin/bash"));
-        command.arg(self.path("testbed/install.sh")).arg("regions").env_clear();
+        command.arg(self.path("testbed/install.sh")).arg(level).env_clear();
         command.env("PATH", self.path("bin")).env("HOME", self.folder.path());
         command.env("SAATKOND_CACHE", self.path("cache"));
         command.envs(clusters.map(|clusters| (KUBECONFIGS, clusters)));
@@ -107,6 +111,17 @@ fn who_is_not_root_is_told_before_anything_is_built() {
         }
         assert!(!said.contains("building") && !machine.asked_for_packages(), "{said}");
     }
+}
+
+/// Packages may all be there: what `make demo` would find out after minutes of compiling is said first.
+#[test]
+fn who_is_not_root_is_told_before_a_demo_builds_anything() {
+    let machine = Machine::new("Linux", "1000");
+    let (done, said) = machine.install_level("packages", None);
+    assert!(!done && said.contains("regions need root") && said.contains(ALTERNATIVE), "{said}");
+    assert!(!said.contains("missing") && !machine.asked_for_packages(), "{said}");
+    let (done, said) = machine.install_level("packages", Some("home=/path"));
+    assert!(done, "clusters that exist need none: {said}");
 }
 
 #[test]
