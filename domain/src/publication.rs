@@ -1,5 +1,6 @@
 //! A document to sign and publish, with the object that carries it.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use saatkond_api::names::annotation;
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
@@ -14,23 +15,24 @@ pub trait Annotated {
 
 impl Annotated for InstanceConfiguration {
     fn annotations(&self) -> Vec<(&'static str, String)> {
-        vec![
-            (annotation::DOCUMENT_VERSION, self.version.to_string()),
-            (annotation::BUNDLE_SEQUENCE, self.bundle_sequence.to_string()),
-            (annotation::SIGNED_AT, self.signed_at.to_string()),
-            (annotation::EXPIRES_AT, self.expires_at.to_string()),
-        ]
+        let mut all = of_any(self.version, self.signed_at, self.expires_at);
+        all.push((annotation::BUNDLE_SEQUENCE, self.bundle_sequence.to_string()));
+        all
     }
 }
 
 impl Annotated for ServerConfiguration {
     fn annotations(&self) -> Vec<(&'static str, String)> {
-        vec![
-            (annotation::DOCUMENT_VERSION, self.version.to_string()),
-            (annotation::SIGNED_AT, self.signed_at.to_string()),
-            (annotation::EXPIRES_AT, self.expires_at.to_string()),
-        ]
+        of_any(self.version, self.signed_at, self.expires_at)
     }
+}
+
+fn of_any(version: u64, signed_at: Timestamp, expires_at: Timestamp) -> Vec<(&'static str, String)> {
+    vec![
+        (annotation::DOCUMENT_VERSION, version.to_string()),
+        (annotation::SIGNED_AT, signed_at.to_string()),
+        (annotation::EXPIRES_AT, expires_at.to_string()),
+    ]
 }
 
 /// A signed document to be written to a ConfigMap. Who applies it signs `payload` as it is: version and times are set.

@@ -147,7 +147,7 @@ fn registered(seen: &ObservedMember) -> Statement {
         return Statement::fails(Registered, Reason::Waiting, "it is not admitted");
     }
     // Gateways hold the last good one, and it is published anew with whom it had.
-    if seen.instance.payload().is_none() && seen.anchor.is_some() && admission::says_registered(member) {
+    if seen.instance.payload().is_none() && admission::says_registered(member) {
         return Statement::holds(Registered, "the last instance configuration that could be read lists it");
     }
     match admission::entry(seen.instance.payload(), &spec.member_class, &spec.member_code) {

@@ -18,5 +18,6 @@ mod rotation;
 mod security_server;
 mod security_server_status;
 mod trust_anchor;
+mod trust_anchor_keys;
 mod walk;
 mod world;

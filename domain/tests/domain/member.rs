@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use saatkond_api::Member;
 use saatkond_api::conditions::{ConditionType, find};
 use saatkond_api::v1alpha1::member::{AccessSubject, MemberStatus};
 use saatkond_api::v1alpha1::trust_anchor::AdmissionMode;
@@ -95,6 +97,14 @@ fn deny(world: &mut World) {
     world.namespaces.get_mut("benefits").unwrap().access = NamespaceAccess::Denied;
 }
 
+/// Another member with the same identity.
+fn claimant(mut like: Member, namespace: &str, created: i64) -> Member {
+    like.metadata.uid = Some(format!("{namespace}-uid"));
+    like.metadata.namespace = Some(namespace.to_owned());
+    like.metadata.creation_timestamp = Some(Time(fixtures::at(created)));
+    like
+}
+
 #[test]
 fn the_older_of_two_members_with_one_identity_stays() {
     for (name, created, admitted, own) in [
@@ -103,11 +113,7 @@ fn the_older_of_two_members_with_one_identity_stays() {
         ("older, but not admitted: nobody is pushed out by a mere claim", START - 81, false, "AsDeclared"),
     ] {
         let mut world = World::federation();
-        let mut other = fixtures::consumer();
-        other.metadata.uid = Some("other-uid".into());
-        other.metadata.namespace = Some("elsewhere".into());
-        other.metadata.creation_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(created)));
+        let other = claimant(fixtures::consumer(), "elsewhere", created);
         world.admit("elsewhere", admitted.then_some("EE/GOV/70000002"));
         world.members.push(other);
         let seen = world.observe_member(1);
@@ -128,11 +134,7 @@ fn the_older_of_two_members_with_one_identity_stays() {
 fn without_the_policy_the_registered_member_stays_and_no_other_becomes_it() {
     let mut world = World::steady();
     world.policy = AdmissionPolicy::Missing;
-    let mut squatter = fixtures::consumer();
-    squatter.metadata.uid = Some("squatter-uid".into());
-    squatter.metadata.namespace = Some("elsewhere".into());
-    squatter.metadata.creation_timestamp =
-        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(START - 1000)));
+    let mut squatter = claimant(fixtures::consumer(), "elsewhere", START - 1000);
     // Anybody may set it on his own object.
     squatter.metadata.finalizers = Some(vec![saatkond_api::names::finalizer::MEMBER.into()]);
     let mut server = fixtures::consumer_server();
@@ -173,13 +175,8 @@ fn a_registered_member_stays_registered_without_rights_and_without_a_readable_do
         for policy in [AdmissionPolicy::Missing, AdmissionPolicy::Installed] {
             let mut world = World::steady();
             world.policy = policy;
-            let mut rival = fixtures::consumer();
-            rival.metadata.uid = Some("rival-uid".into());
-            rival.metadata.namespace = Some("elsewhere".into());
-            rival.metadata.creation_timestamp =
-                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(START)));
             world.admit("elsewhere", Some("EE/GOV/70000002"));
-            world.members.push(rival);
+            world.members.push(claimant(fixtures::consumer(), "elsewhere", START));
             change(&mut world);
             world.reconcile_member(3).unwrap();
             world.reconcile_member(1).unwrap();
@@ -194,11 +191,8 @@ fn a_registered_member_stays_registered_without_rights_and_without_a_readable_do
 #[test]
 fn a_claim_that_no_annotation_allows_changes_nothing_for_a_guest_whose_status_is_lost() {
     let mut world = World::steady();
-    let mut squatter = fixtures::guest();
-    squatter.metadata.uid = Some("squatter-uid".into());
-    squatter.metadata.namespace = Some("elsewhere".into());
     world.admit("elsewhere", None);
-    world.members.push(squatter);
+    world.members.push(claimant(fixtures::guest(), "elsewhere", START));
     world.members[2].status = None;
     let before = world.configurations.clone();
     world.reconcile_server(1).unwrap();
@@ -238,12 +232,8 @@ fn a_member_goes_when_nothing_published_speaks_of_it() {
 #[test]
 fn an_identity_that_passes_on_lets_the_old_member_go() {
     let mut world = World::steady();
-    let mut heir = fixtures::consumer();
-    heir.metadata.uid = Some("heir-uid".into());
-    heir.metadata.namespace = Some("heir".into());
-    heir.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
     world.admit("heir", Some("EE/GOV/70000002"));
-    world.members.push(heir);
+    world.members.push(claimant(fixtures::consumer(), "heir", world.now.as_second()));
     world.settle();
     world.delete_member(1);
     world.settle();

@@ -28,7 +28,7 @@ pub struct Handshake {
 }
 
 impl Handshakes {
-    /// At most so many at a time, one at least.
+    /// At most so many at a time; `bound` is one at least.
     #[must_use]
     pub fn new(bound: usize) -> Arc<Self> {
         Arc::new(Self { bound, under_way: Mutex::default() })

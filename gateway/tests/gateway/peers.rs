@@ -145,6 +145,8 @@ async fn openssl_agrees_about_port_5500() {
 
 #[tokio::test]
 async fn t099_t170_what_a_peer_may_not_say() {
+    let log = Log::default();
+    let _guard = log.start();
     let mut pair = Pair::declare().await;
     let other = pair.federation.site("300", "SS3", &[]);
     pair.federation.instance.members.push(saatkond_wire::configuration::MemberEntry {
@@ -176,6 +178,10 @@ async fn t099_t170_what_a_peer_may_not_say() {
     assert_eq!(fault(authentication(own, &ss3), good.clone()).await, "service_failed.ssl_authentication_failed");
     assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"unregistered\"} 1"));
     assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"not_serving\"} 1"));
+    for reason in ["unregistered", "not_serving"] {
+        let warnings = log.warnings_but("saatkond_gateway::link");
+        assert!(warnings.iter().any(|line| line.contains(&format!("reason=\"{reason}\""))), "{reason}: {warnings:#?}");
+    }
 
     let nowhere = rest("GET", "/r1/INST/GOV/100/LONELY/x", &consumer());
     let cases: Vec<(&str, Vec<u8>)> = vec![
