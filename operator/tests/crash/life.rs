@@ -1,5 +1,6 @@
 //! What befalls one process of the operator: the fault that cuts its writes, and what it counts.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -7,13 +8,40 @@ use std::time::{Duration, Instant};
 use saatkond_operator::client::{Call, Fault, Verdict};
 use tokio::sync::Notify;
 
+/// One write of a run: what is asked for, `STEM` in place of the federation's name, and how often the process asked for the
+/// same before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site {
+    pub what: String,
+    pub before: usize,
+}
+
+impl Site {
+    /// The sites of a run, in its order.
+    pub fn all(calls: &[String], stem: &str) -> Vec<Self> {
+        let what = |call: &String| call.replace(stem, "STEM");
+        let before = |number: usize| calls[..number].iter().filter(|call| **call == calls[number]).count();
+        calls.iter().enumerate().map(|(number, call)| Self { what: what(call), before: before(number) }).collect()
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)?;
+        if self.before == 0 { Ok(()) } else { write!(f, " (after {} such)", self.before) }
+    }
+}
+
 /// What befalls one process.
 #[derive(Debug, Clone)]
 pub enum Fate {
     /// Nothing.
     Well,
-    /// Its n-th write, counted from 0, is cut.
-    Cut(usize, Verdict),
+    /// Its n-th write, counted from 0, is cut, whatever it is.
+    CutNumber(usize, Verdict),
+    /// This write is cut. Which of two objects is looked at first is a matter of moments: by its number alone, a plan would cut
+    /// another write than the one it speaks of.
+    CutSite(Site, Verdict),
     /// So many requests, drawn at random, are refused or lose their answer.
     Refused { seed: u64, left: usize },
 }
@@ -21,7 +49,6 @@ pub enum Fate {
 /// Carries out the fate of one process, and counts its writes.
 pub struct Life {
     pub fate: Mutex<Fate>,
-    pub writes: AtomicUsize,
     pub struck: AtomicUsize,
     pub sites: Mutex<Vec<String>>,
     /// The last request and the last write.
@@ -33,7 +60,6 @@ impl Life {
     pub fn new(fate: Fate) -> Arc<Self> {
         Arc::new(Self {
             fate: Mutex::new(fate),
-            writes: AtomicUsize::new(0),
             struck: AtomicUsize::new(0),
             sites: Mutex::default(),
             last: Mutex::new((Instant::now(), Instant::now())),
@@ -52,6 +78,18 @@ impl Life {
     }
 }
 
+impl Fate {
+    /// The same for a federation of this name.
+    pub fn of(self, stem: &str) -> Self {
+        match self {
+            Self::CutSite(site, verdict) => {
+                Self::CutSite(Site { what: site.what.replace("STEM", stem), ..site }, verdict)
+            }
+            other => other,
+        }
+    }
+}
+
 impl Fault for Life {
     fn judge(&self, call: &Call) -> Verdict {
         if call.resource == "leases" || call.verb == "watch" {
@@ -60,14 +98,21 @@ impl Fault for Life {
         let now = Instant::now();
         let mut last = self.last.lock().unwrap();
         last.0 = now;
-        let mut number = None;
+        // Of a write: its number, what it is, and how many such came before.
+        let mut write = None;
         if call.is_write() {
             last.1 = now;
-            number = Some(self.writes.fetch_add(1, Ordering::SeqCst));
-            self.sites.lock().unwrap().push(call.to_string());
+            let (mut sites, what) = (self.sites.lock().unwrap(), call.to_string());
+            write = Some((sites.len(), what.clone(), sites.iter().filter(|site| **site == what).count()));
+            sites.push(what);
         }
         let verdict = match &mut *self.fate.lock().unwrap() {
-            Fate::Cut(at, verdict) if number == Some(*at) => *verdict,
+            Fate::CutNumber(at, verdict) if write.as_ref().is_some_and(|write| write.0 == *at) => *verdict,
+            Fate::CutSite(site, verdict)
+                if write.is_some_and(|(_, what, before)| what == site.what && before == site.before) =>
+            {
+                *verdict
+            }
             Fate::Refused { seed, left } if *left > 0 => {
                 let verdict = match draw(seed) % 24 {
                     0 | 1 => Verdict::Answer(500),
@@ -79,7 +124,7 @@ impl Fault for Life {
                 *left -= usize::from(verdict != Verdict::Pass);
                 verdict
             }
-            Fate::Well | Fate::Cut(..) | Fate::Refused { .. } => Verdict::Pass,
+            Fate::Well | Fate::CutNumber(..) | Fate::CutSite(..) | Fate::Refused { .. } => Verdict::Pass,
         };
         self.struck.fetch_add(usize::from(verdict != Verdict::Pass), Ordering::SeqCst);
         verdict

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use saatkond_operator::client::Verdict;
 
-use crate::life::{Fate, draw};
+use crate::life::{Fate, Site, draw};
 use crate::scenario::Scenario;
 use crate::stage::{Reference, Stage};
 
@@ -16,8 +16,9 @@ pub struct Plan {
     pub name: String,
     pub scenario: Scenario,
     pub fates: Vec<Fate>,
-    /// Which write of the run without faults it is to cut, where it is to cut one alone.
-    pub site: Option<usize>,
+    /// Which write of the run without faults it is to cut and how, where it is to cut one alone: places in its sites and in
+    /// [`VERDICTS`].
+    pub site: Option<(usize, usize)>,
     pub about: String,
 }
 
@@ -28,8 +29,8 @@ pub struct Tally {
     pub struck: usize,
     /// Of each scenario: plans, and of them those whose fates came to pass.
     pub shares: [(usize, usize); Scenario::ALL.len()],
-    /// Of each scenario: the write sites that were cut in one variant at least.
-    pub cut: [BTreeSet<usize>; Scenario::ALL.len()],
+    /// Of each scenario: which write sites were cut, and how.
+    pub cut: [BTreeSet<(usize, usize)>; Scenario::ALL.len()],
     pub failures: Vec<String>,
 }
 
@@ -113,18 +114,40 @@ pub fn single(references: &[Reference]) -> Vec<Plan> {
     let mut plans = Vec::new();
     for scenario in Scenario::ALL {
         for (number, site) in references[scenario as usize].sites.iter().enumerate() {
-            for (letter, verdict) in VERDICTS {
+            for (variant, (letter, verdict)) in VERDICTS.into_iter().enumerate() {
                 plans.push(Plan {
                     name: format!("{}x{number}{letter}", scenario.letter()),
                     scenario,
-                    fates: vec![Fate::Cut(number, verdict)],
-                    site: Some(number),
+                    fates: vec![Fate::CutSite(site.clone(), verdict)],
+                    site: Some((number, variant)),
                     about: format!("{verdict:?} at {site}"),
                 });
             }
         }
     }
     plans
+}
+
+/// What was not cut: each write with the variant; and of that what was cut so nowhere, however often it comes in a run.
+///
+/// How often the same is written is a matter of moments (which news arrives together), so the last of several may not come. That
+/// something is written at all is not.
+pub fn uncut(sites: &[Site], cut: &BTreeSet<(usize, usize)>) -> (Vec<String>, Vec<String>) {
+    let (mut uncut, mut never) = (Vec::new(), Vec::new());
+    for (number, site) in sites.iter().enumerate() {
+        for (variant, (_, verdict)) in VERDICTS.iter().enumerate() {
+            if cut.contains(&(number, variant)) {
+                continue;
+            }
+            let line = format!("\n  {verdict:?} at {site}");
+            let elsewhere = |(other, how): &(usize, usize)| *how == variant && sites[*other].what == site.what;
+            if !cut.iter().any(elsewhere) {
+                never.push(line.clone());
+            }
+            uncut.push(line);
+        }
+    }
+    (uncut, never)
 }
 
 /// A crash, and another one soon after the restart; in an order drawn at random, since not all have the time.
@@ -139,7 +162,7 @@ pub fn pairs(references: &[Reference], seed: &mut u64) -> Vec<Plan> {
                     plans.push(Plan {
                         name: format!("{}x{number}{one}{second}{other}", scenario.letter()),
                         scenario,
-                        fates: vec![Fate::Cut(number, *first), Fate::Cut(second, *then)],
+                        fates: vec![Fate::CutSite(site.clone(), *first), Fate::CutNumber(second, *then)],
                         site: None,
                         about: format!("{first:?} at {site}, then {then:?} at write {second}"),
                     });
@@ -171,4 +194,18 @@ pub fn shuffled(mut plans: Vec<Plan>, seed: &mut u64) -> Vec<Plan> {
         plans.swap(last, other);
     }
     plans
+}
+
+#[test]
+fn what_was_cut_at_no_time_is_told_by_write_and_variant() {
+    let calls = ["patch a in stem", "patch b in stem", "patch a in stem"].map(str::to_owned);
+    let sites = Site::all(&calls, "stem");
+    let words: Vec<_> = sites.iter().map(ToString::to_string).collect();
+    assert_eq!(words, ["patch a in STEM", "patch b in STEM", "patch a in STEM (after 1 such)"]);
+    let all = |number| (0..VERDICTS.len()).map(move |variant| (number, variant));
+    // The second of the same is not cut: somewhere it is. One variant of another is cut nowhere.
+    let cut = all(0).chain(all(1).filter(|(_, variant)| *variant != 2)).collect();
+    let (uncut, never) = uncut(&sites, &cut);
+    assert_eq!(uncut.len(), 4, "{uncut:?}");
+    assert_eq!(never, ["\n  LoseAnswer at patch b in STEM"]);
 }

@@ -48,12 +48,6 @@ impl Scenario {
         if self == Self::Rotation { 75 } else { 95 }
     }
 
-    /// How many write sites may stay without any cut: a share alone would let the same ones go uncut for ever. Sites are counted
-    /// in a run without faults; rotations of 33 to 40 writes were seen, so the last ones of a long one may not come again.
-    pub fn uncut(self) -> usize {
-        if self == Self::Rotation { 8 } else { 0 }
-    }
-
     /// Carries it out.
     pub async fn begin(self, admin: &Client, stem: &str) {
         let home = format!("{stem}-home");

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ledger::Ledger;
-use crate::life::{Fate, Life};
+use crate::life::{Fate, Life, Site};
 use crate::scenario::{Scenario, declare};
 use crate::state::{difference, objects, state, within};
 use crate::support::{self, Bed, Operator, SYSTEM};
@@ -50,7 +50,7 @@ impl Drop for Stage {
 pub struct Reference {
     pub reached: BTreeMap<String, Value>,
     pub counts: BTreeMap<String, (usize, usize)>,
-    pub sites: Vec<String>,
+    pub sites: Vec<Site>,
 }
 
 impl Stage {
@@ -128,7 +128,7 @@ impl Stage {
         let reached = state(&self.admin, stem).await;
         operator.crash().await;
         let counts = self.ledger.caught_up(stem, &reached.keys().cloned().collect()).await;
-        let sites = life.sites.lock().unwrap().clone();
+        let sites = Site::all(&life.sites.lock().unwrap(), stem);
         self.check(scenario, stem, &reached).await.unwrap();
         self.clear(stem).await;
         Reference { reached, counts, sites }
@@ -146,7 +146,7 @@ impl Stage {
         if scenario != Scenario::SetUp {
             scenario.begin(&self.admin, stem).await;
         }
-        let mut fates = fates.iter().cloned();
+        let mut fates = fates.iter().map(|fate| fate.clone().of(stem));
         let first = fates.next().unwrap_or(Fate::Well);
         let mut last = matches!(first, Fate::Well);
         let (mut life, operator) = self.start(first, "1").await;
