@@ -47,7 +47,9 @@ pub async fn run(context: Arc<Context>, mut wakes: UnboundedReceiver<Key>, stop:
         }
         context.metrics.queue_depth.set(i64::try_from(queue.depth(now)).unwrap_or(i64::MAX));
         let free = !stopping && turns.len() < context.pace.concurrency;
-        let wait = queue.next_due().filter(|_| free).map(|due| due.saturating_sub(now));
+        // With no turn to give there is still something to say: how many wait for one.
+        let next = if free { queue.next_due() } else { queue.next_after(now) };
+        let wait = next.map(|due| due.saturating_sub(now));
         let due = async {
             match wait {
                 Some(wait) => context.clock.pause(wait).await,

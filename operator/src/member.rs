@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use saatkond_api::Member;
 use saatkond_api::names::finalizer;
-use saatkond_domain::effects::FinalizerChange;
+use saatkond_api::v1alpha1::member::MemberStatus;
 use saatkond_domain::member::plan::{self, AppliedMember, MemberPlan};
 use saatkond_domain::member::status;
 use saatkond_domain::observed::{AdmissionPolicy, ObservedDescription};
@@ -14,8 +15,21 @@ use saatkond_domain::observed::{AdmissionPolicy, ObservedDescription};
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
 use crate::error::Error;
-use crate::events::told;
-use crate::{apply, observe, status_writer};
+use crate::status_writer::{Stated, StatusWriter};
+use crate::{apply, observe};
+
+impl Stated for Member {
+    type Status = MemberStatus;
+    const LEFT: &'static [&'static str] = &[];
+
+    fn standing(&self) -> Option<&MemberStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(status: &mut MemberStatus) -> &mut Vec<Condition> {
+        &mut status.conditions
+    }
+}
 
 /// One look at one member.
 pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> Reconciled {
@@ -29,28 +43,16 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
         return Ok(None);
     };
     let api = apply::objects::namespaced::<Member>(context, &member);
+    let status_writer = StatusWriter { context, store: &context.world.members, api: &api, object: &*member };
     let seen = match observe::member::gather(context, member.clone(), namespace).await {
         Ok(seen) => seen,
-        Err(error) => {
-            let place = (&context.world.members, &api, &[] as &[_]);
-            let standing = member.status.as_ref();
-            return Err(status_writer::refused(context, place, &*member, standing, |s| &mut s.conditions, error).await);
-        }
+        Err(error) => return Err(status_writer.refused(error).await),
     };
     let now = context.clock.now();
     let todo = plan::plan(&seen, now);
     let (applied, ended) = execute(context, &member, &todo).await;
     let update = status::status(&seen, &applied, now);
-    let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
-    let written = if gone {
-        Ok(false)
-    } else {
-        status_writer::write(&context.world.members, &api, &*member, member.status.as_ref(), &update.status, &[]).await
-    };
-    let events = told(todo.events, update.events, &ended, &written);
-    context.recorder.record(&*member, &events).await;
-    ended?;
-    written?;
+    status_writer.conclude(todo.finalizer, ended, todo.events, update).await?;
     // Neither the policy nor the users' ConfigMaps are watched: what is missing is looked for again.
     let lacking = seen.descriptions.values().any(|found| !matches!(found, ObservedDescription::Read { .. }));
     let waiting = lacking || seen.policy == AdmissionPolicy::Missing;

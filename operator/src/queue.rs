@@ -144,6 +144,12 @@ impl<K: Clone + Ord + Hash> Queue<K> {
         self.due.iter().find(|(_, key)| !self.running.contains(key)).map(|(at, _)| *at)
     }
 
+    /// When another one's turn comes, after those whose turn has come.
+    #[must_use]
+    pub fn next_after(&self, now: Duration) -> Option<Duration> {
+        self.due.iter().map(|(at, _)| *at).find(|at| *at > now)
+    }
+
     /// How many objects wait whose turn has come.
     #[must_use]
     pub fn depth(&self, now: Duration) -> usize {
@@ -177,6 +183,8 @@ mod tests {
         queue.plan("a", s(9));
         assert_eq!(queue.take(s(1)), None);
         assert_eq!(queue.next_due(), Some(s(2)));
+        assert_eq!((queue.next_after(s(1)), queue.next_after(s(2))), (Some(s(2)), None));
+        assert_eq!((queue.depth(s(1)), queue.depth(s(2))), (0, 1));
         assert_eq!(queue.take(s(2)), Some("a"));
         assert_eq!(queue.take(s(100)), None);
     }

@@ -3,20 +3,34 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use saatkond_api::SecurityServer;
-use saatkond_domain::effects::FinalizerChange;
+use saatkond_api::v1alpha1::security_server::SecurityServerStatus;
 use saatkond_domain::observed::{NamespaceAccess, ObservedNamespace};
 use saatkond_domain::security_server::{plan, status};
 
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
 use crate::error::Error;
-use crate::events::told;
 use crate::observe::security_server::Gathered;
-use crate::{apply, observe, status_writer};
+use crate::status_writer::{Stated, StatusWriter};
+use crate::{apply, observe};
 
 /// Fields of the status that the link writes.
 const RECEIPTS: &[&str] = &["processes"];
+
+impl Stated for SecurityServer {
+    type Status = SecurityServerStatus;
+    const LEFT: &'static [&'static str] = RECEIPTS;
+
+    fn standing(&self) -> Option<&SecurityServerStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(status: &mut SecurityServerStatus) -> &mut Vec<Condition> {
+        &mut status.conditions
+    }
+}
 
 /// One look at one security server.
 pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> Reconciled {
@@ -30,28 +44,15 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
         return Ok(None);
     };
     let api = apply::objects::namespaced::<SecurityServer>(context, &server);
+    let status_writer = StatusWriter { context, store: &context.world.servers, api: &api, object: &*server };
     let (gathered, now) = match look(context, &server, namespace).await {
         Ok(seen) => seen,
-        Err(error) => {
-            let place = (&context.world.servers, &api, RECEIPTS);
-            let standing = server.status.as_ref();
-            return Err(status_writer::refused(context, place, &*server, standing, |s| &mut s.conditions, error).await);
-        }
+        Err(error) => return Err(status_writer.refused(error).await),
     };
     let todo = plan::plan(&gathered.seen, now);
     let (applied, ended) = apply::security_server::execute(context, &gathered, &todo).await;
     let update = status::status(&gathered.seen, &todo, &applied, now);
-    let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
-    let written = if gone {
-        Ok(false)
-    } else {
-        status_writer::write(&context.world.servers, &api, &*server, server.status.as_ref(), &update.status, RECEIPTS)
-            .await
-    };
-    let events = told(todo.events, update.events, &ended, &written);
-    context.recorder.record(&*server, &events).await;
-    ended?;
-    written?;
+    status_writer.conclude(todo.finalizer, ended, todo.events, update).await?;
     // Pods are not watched: the end of one that is ending is looked for, since its receipt ends with it.
     let ending = gathered.seen.pods.iter().flatten().any(|pod| pod.deleting);
     // Nor are objects that lack our label: whoever takes a foreign one away would wait an hour for ours.

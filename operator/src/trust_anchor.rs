@@ -3,20 +3,34 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::Api;
 use saatkond_api::TrustAnchor;
-use saatkond_domain::effects::FinalizerChange;
+use saatkond_api::v1alpha1::trust_anchor::TrustAnchorStatus;
 use saatkond_domain::observed::AdmissionPolicy;
 use saatkond_domain::trust_anchor::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use saatkond_domain::trust_anchor::plan::TrustAnchorPlan;
 use saatkond_domain::trust_anchor::{plan, status};
 
+use crate::apply;
 use crate::context::Context;
 use crate::driver::{Reconciled, sooner};
 use crate::error::Error;
-use crate::events::told;
 use crate::observe::trust_anchor::{Reading, gather};
-use crate::{apply, status_writer};
+use crate::status_writer::{Stated, StatusWriter};
+
+impl Stated for TrustAnchor {
+    type Status = TrustAnchorStatus;
+    const LEFT: &'static [&'static str] = &[];
+
+    fn standing(&self) -> Option<&TrustAnchorStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(status: &mut TrustAnchorStatus) -> &mut Vec<Condition> {
+        &mut status.conditions
+    }
+}
 
 /// One look at one trust anchor.
 pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
@@ -25,26 +39,14 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Reconciled {
         return Ok(None);
     };
     let api: Api<TrustAnchor> = Api::all(context.client.clone());
+    let status_writer = StatusWriter { context, store: &context.world.anchors, api: &api, object: &*anchor };
     let (seen, todo, now) = match decide(context, &anchor).await {
-        Ok(decided) => decided,
-        Err(error) => {
-            let place = (&context.world.anchors, &api, &[] as &[_]);
-            let standing = anchor.status.as_ref();
-            return Err(status_writer::refused(context, place, &*anchor, standing, |s| &mut s.conditions, error).await);
-        }
+        Ok(seen) => seen,
+        Err(error) => return Err(status_writer.refused(error).await),
     };
     let (applied, ended) = apply::trust_anchor::execute(context, &anchor, &todo).await;
     let update = status::status(&seen, &todo, &applied, now);
-    let gone = todo.finalizer == FinalizerChange::Remove && ended.is_ok();
-    let written = if gone {
-        Ok(false)
-    } else {
-        status_writer::write(&context.world.anchors, &api, &*anchor, anchor.status.as_ref(), &update.status, &[]).await
-    };
-    let events = told(todo.events, update.events, &ended, &written);
-    context.recorder.record(&*anchor, &events).await;
-    ended?;
-    written?;
+    status_writer.conclude(todo.finalizer, ended, todo.events, update).await?;
     // Neither the policy nor a Secret that users bring nor what is not ours is watched: each is looked for again.
     let waiting = seen.policy == AdmissionPolicy::Missing
         || !todo.foreign.is_empty()

@@ -131,6 +131,46 @@ async fn a_look_that_is_refused_is_told_in_the_status() {
     remove(&admin, "look").await;
 }
 
+/// Turns that hang hold their places: were there no bound, all would be under way at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_objects_are_looked_at_at_once_than_was_asked_for() {
+    let bed = bed_with_controllers();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let stems = ["bounda", "boundb", "boundc", "boundd"];
+    for stem in stems {
+        bed.apply(&federation(stem));
+    }
+    let hung = Arc::new(AtomicBool::new(true));
+    let hangs = hung.clone();
+    // New objects: each has something to write. A request of a process that has died is never answered.
+    let rule = Rule::new(
+        |call| call.is_write() && call.resource != "leases",
+        move |_, _| if hangs.load(Ordering::SeqCst) { Verdict::DieBefore } else { Verdict::Pass },
+    );
+    let operator = bed.operator(Some(rule.clone()), &["--concurrency=2"]).await;
+    until("two turns hang and all others wait", Duration::from_secs(20), || {
+        let (hanging, waiting) = (rule.seen(), operator.metrics.queue_depth.get());
+        async move {
+            // One of each kind in each federation, less the two.
+            if (hanging, waiting) == (2, 10) { Ok(()) } else { Err(format!("{hanging} hang, {waiting} wait")) }
+        }
+    })
+    .await;
+    hung.store(false, Ordering::SeqCst);
+    operator.crash().await;
+    let operator = bed.operator(None, &["--concurrency=2"]).await;
+    for stem in stems {
+        until_condition(&admin, ("SecurityServer", &format!("{stem}-home"), "ss1"), AVAILABLE.0, AVAILABLE.1).await;
+    }
+    operator.end().await;
+    faker.abort();
+    for stem in stems {
+        remove(&admin, stem).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_and_server_errors_are_got_over() {
     let bed = bed_with_controllers();

@@ -113,7 +113,8 @@ pub fn binding(namespace: &str) -> String {
 }
 
 impl Bed {
-    fn path(&self, account: &str) -> PathBuf {
+    /// The kubeconfig of one of our ServiceAccounts.
+    pub fn kubeconfig(&self, account: &str) -> PathBuf {
         self.folder.path().join(account)
     }
 
@@ -139,7 +140,7 @@ impl Bed {
 
     /// The way of one of our ServiceAccounts to the API server.
     pub async fn account(&self, name: &str) -> Config {
-        config(self.path(name)).await
+        config(self.kubeconfig(name)).await
     }
 
     /// Runs a controller with the chart's rights.
