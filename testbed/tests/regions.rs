@@ -9,6 +9,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
     sync::Mutex,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use saatkond_testbed::{
-    ApiServer, ApiServerOptions, Cluster, Direction, Faults, KUBECONFIGS, Layout, Leftovers, Region,
+    ApiServer, ApiServerOptions, Cluster, DEFAULT_REGIONS, Direction, Faults, KUBECONFIGS, Layout, Leftovers, Region,
     image::{self, ImageSpec},
     preflight, wait,
 };
@@ -221,11 +222,19 @@ fn regions_work_break_heal_and_go() {
     {
         assert!(Command::new("ip").args(arguments).status().expect("ip runs").success());
     }
-    let regions = timed("two regions ready", || Region::up_all_in(layout, &["home", "lux"])).expect("they start");
+    // As a person does, who names none.
+    let done = timed("three regions ready", || checkout.testbed(&["up"]).output()).expect("it runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    for name in DEFAULT_REGIONS {
+        let kubeconfig = layout.regions().join(name).join("kubeconfig");
+        assert!(said.contains(&format!("{name}\t{}\n", kubeconfig.display())), "{name} is not in {said}");
+    }
+    let open = |name| Region::open(layout, name).expect("it is up");
+    let (home, lux) = (&open("home"), &open("lux"));
     let during = Leftovers::count(layout);
     assert!(during.processes.len() >= 20 && during.network_namespaces >= 3, "the count sees what there is: {during:?}");
-    assert!(during.cgroups.len() >= 2 && during.devices.len() == 3, "the count sees what there is: {during:?}");
-    let (home, lux) = (&regions[0], &regions[1]);
+    assert!(during.cgroups.len() >= 3 && during.devices.len() == 4, "the count sees what there is: {during:?}");
     assert_eq!(home.kubeconfig(), layout.root().join("target/regions/home/kubeconfig"));
     timed("a second start", || Region::up_in(layout, "home")).expect("it is found running");
 
@@ -262,11 +271,32 @@ fn regions_work_break_heal_and_go() {
     });
     timed("one region down", || Region::down_in(layout, "lux")).expect("it goes");
     home.cluster().kubectl(&["get", "--raw=/readyz"]).expect("the other stays");
+    ends_that_are_cut_short(&checkout);
     timed("all down", || Region::down_all(layout)).expect("they go");
     nothing_left(layout, &before);
     Region::down_all(layout).expect("twice is harmless");
     Region::down_in(layout, "lux").expect("twice is harmless");
     nothing_left(layout, &before);
+}
+
+/// Home and fin are up, with a slow cable between them. The keeper of one dies; ending them is killed early, then late.
+fn ends_that_are_cut_short(checkout: &Checkout) {
+    let layout = &checkout.layout;
+    let folder = |name: &str| layout.regions().join(name);
+    Faults::new(layout).delay("home", "fin", Duration::from_millis(40)).expect("delay");
+    kill_keeper_of(&folder("fin"));
+    let cut = |what: &str, reached: &dyn Fn() -> bool| {
+        let mut ending = checkout.testbed(&["down"]).stderr(Stdio::null()).spawn().expect("it starts");
+        wait::until(what, BOUND, String::new, || Ok(reached().then_some(()))).expect("it comes that far");
+        ending.kill().expect("it can be killed");
+        ending.wait().expect("it ends");
+    };
+    let wire = layout.regions().join(".wires/fin-home.json");
+    assert!(wire.exists());
+    cut("the slow cable is gone", &|| !wire.exists());
+    let again = timed("a start after it", || Region::up_in(layout, "home")).expect("it is whole again");
+    again.cluster().kubectl(&["get", "--raw=/readyz"]).expect("it answers");
+    cut("one region is gone", &|| !folder("home").exists() || !folder("fin").exists());
 }
 
 fn policies(home: &Region) {
@@ -328,6 +358,19 @@ fn faults(layout: &Layout, home: &Region, lux: &Region, node_port: &str) {
     assert!(faults.partition("home", "nowhere", Direction::Both).is_err(), "an unknown region is refused");
 }
 
+/// How a start ends before its time.
+#[derive(PartialEq)]
+enum End {
+    Starter,
+    StarterAndKeeper,
+    /// Ctrl-C.
+    Interrupt,
+}
+
+fn signal(name: &str, whom: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), "--", whom]).status().expect("kill runs").success());
+}
+
 #[test]
 fn a_start_that_is_killed_half_way_leaves_nothing() {
     let _alone = ONE_AT_A_TIME.lock();
@@ -336,18 +379,23 @@ fn a_start_that_is_killed_half_way_leaves_nothing() {
     let before = Leftovers::count(layout);
     // As early as the keeper exists; when its init does; when the API server has its data.
     for stage in ["kept.json", "logs/etcd.log", "etcd/data/member"] {
-        for kill_keeper in [false, true] {
+        for end in [End::Starter, End::StarterAndKeeper, End::Interrupt] {
+            // As a shell does it: what a terminal interrupts is the group.
             let mut starter = checkout
                 .testbed(&["up", "home"])
+                .process_group(0)
                 .stderr(Stdio::null())
                 .stdout(Stdio::null())
                 .spawn()
                 .expect("it starts");
             let reached = layout.regions().join("home").join(stage);
             wait::until(stage, BOUND, String::new, || Ok(reached.exists().then_some(()))).expect("it comes that far");
-            starter.kill().expect("it can be killed");
+            match end {
+                End::Starter | End::StarterAndKeeper => starter.kill().expect("it can be killed"),
+                End::Interrupt => signal("INT", &format!("-{}", starter.id())),
+            }
             starter.wait().expect("it ends");
-            if kill_keeper {
+            if end == End::StarterAndKeeper {
                 kill_keeper_of(&layout.regions().join("home"));
             }
             let done = checkout.testbed(&["down"]).output().expect("it runs");
@@ -361,8 +409,7 @@ fn a_start_that_is_killed_half_way_leaves_nothing() {
 fn kill_keeper_of(folder: &Path) {
     let text = fs::read_to_string(folder.join("kept.json")).expect("it is recorded");
     let kept: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
-    let pid = kept["keeper"]["pid"].to_string();
-    assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs").success());
+    signal("KILL", &kept["keeper"]["pid"].to_string());
 }
 
 #[test]
