@@ -27,6 +27,10 @@ pub const GOALS: &[Goal] = &[
     Goal { metric: "p50_ms_1m", unit: "ms", target: None },
     Goal { metric: "p99_ms_1m", unit: "ms", target: None },
     Goal { metric: "cpu_us_1m", unit: "us", target: None },
+    Goal { metric: "pair_ratio_1m_request", unit: "", target: None },
+    Goal { metric: "p50_ms_1m_request", unit: "ms", target: None },
+    Goal { metric: "p99_ms_1m_request", unit: "ms", target: None },
+    Goal { metric: "cpu_us_1m_request", unit: "us", target: None },
 ];
 
 const RUNS: usize = 5;
@@ -35,7 +39,22 @@ const CONNECTIONS: u32 = 32;
 const APP_PORT: u16 = 18080;
 const FRONT_PORT: u16 = 18081;
 const BACK_PORT: u16 = 18082;
-const SIZES: [(&str, usize); 2] = [("1k", 1 << 10), ("1m", 1 << 20)];
+
+/// What is exchanged.
+struct Exchange {
+    /// Its part of the metrics' names, and its path at the information system.
+    name: &'static str,
+    /// Bytes of the request's body.
+    request: usize,
+    /// Bytes of the answer's.
+    answer: usize,
+}
+
+const EXCHANGES: [Exchange; 3] = [
+    Exchange { name: "1k", request: 0, answer: 1 << 10 },
+    Exchange { name: "1m", request: 0, answer: 1 << 20 },
+    Exchange { name: "1m_request", request: 1 << 20, answer: 0 },
+];
 
 /// Runs it.
 pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
@@ -60,26 +79,30 @@ pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     let gateways =
         [gateway_process(region.cluster(), "bench-consumer")?, gateway_process(region.cluster(), "bench-provider")?];
 
-    for (size, _) in SIZES {
-        let ours = format!("http://{consumer}:8080/r1/EE/GOV/80000002/files/bytes/{size}");
-        let theirs = format!("http://127.0.0.1:{FRONT_PORT}/{size}");
+    for exchange in &EXCHANGES {
+        let name = exchange.name;
+        let ours = Load {
+            url: format!("http://{consumer}:8080/r1/EE/GOV/80000002/files/bytes/{name}"),
+            script: script(&folder, exchange)?,
+        };
+        let theirs = Load { url: format!("http://127.0.0.1:{FRONT_PORT}/{name}"), ..ours.clone() };
         let (mut a, mut b, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
         // The first of each warms connections and caches up.
-        load(&region, &ours, 2)?;
-        load(&region, &theirs, 2)?;
+        ours.run(&region, 2)?;
+        theirs.run(&region, 2)?;
         for run in 1..=RUNS {
             let before = Before::take(&layout.root().join("target/bench"))?;
             let own = measured(&region, &ours, || {
                 gateways.iter().map(|pid| proc::cpu(*pid)).sum::<anyhow::Result<Duration>>()
             })?;
             let peer = measured(&region, &theirs, || hops.iter().map(Nginx::cpu).sum::<anyhow::Result<Duration>>())?;
-            println!("{size} run {run} of {RUNS}: gateways {:.0}/s, nginx {:.0}/s {before}", own.rate, peer.rate);
+            println!("{name} run {run} of {RUNS}: gateways {:.0}/s, nginx {:.0}/s {before}", own.rate, peer.rate);
             pairs.push(calibration::Run { value: own.rate / peer.rate, before });
             a.push(own);
             b.push(peer);
         }
         hops.iter().try_for_each(Nginx::held_in_memory)?;
-        note(sheet, size, &a, &b, &pairs)?;
+        note(sheet, name, &a, &b, &pairs)?;
     }
     drop((app, hops));
     region.cluster().kubectl(&["delete", "namespace", "bench-consumer", "bench-provider", "--wait=false"])?;
@@ -87,7 +110,13 @@ pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
 }
 
 /// `pairs` are the ratios of the single runs. All of them are judged, however slow the machine was: both sides had the same one.
-fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run], pairs: &[calibration::Run]) -> anyhow::Result<()> {
+fn note(
+    sheet: &mut Sheet,
+    exchange: &str,
+    ours: &[Run],
+    theirs: &[Run],
+    pairs: &[calibration::Run],
+) -> anyhow::Result<()> {
     let middle = |runs: &[Run], of: fn(&Run) -> f64| {
         median(&runs.iter().map(of).collect::<Vec<_>>()).context("there are no runs")
     };
@@ -98,7 +127,7 @@ fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run], pairs: &[ca
         "runs": all(ours, |run| run.rate), "peer_runs": all(theirs, |run| run.rate), "value_unit": "exchanges/s",
         "pairs": calibration::told(pairs), "connections": CONNECTIONS, "seconds": SECONDS,
     });
-    sheet.note(&format!("pair_ratio_{size}"), rate / peer, details)?;
+    sheet.note(&format!("pair_ratio_{exchange}"), rate / peer, details)?;
     for (metric, of) in
         [("p50_ms", (|run: &Run| run.p50) as fn(&Run) -> f64), ("p99_ms", |run| run.p99), ("cpu_us", |run| run.cpu_us)]
     {
@@ -106,7 +135,7 @@ fn note(sheet: &mut Sheet, size: &str, ours: &[Run], theirs: &[Run], pairs: &[ca
             "peer": "two nginx hops with mutual TLS", "peer_value": middle(theirs, of)?,
             "runs": all(ours, of), "peer_runs": all(theirs, of),
         });
-        sheet.note(&format!("{metric}_{size}"), middle(ours, of)?, details)?;
+        sheet.note(&format!("{metric}_{exchange}"), middle(ours, of)?, details)?;
     }
     Ok(())
 }
@@ -121,32 +150,66 @@ struct Run {
     cpu_us: f64,
 }
 
-fn measured(region: &Region, url: &str, cpu: impl Fn() -> anyhow::Result<Duration>) -> anyhow::Result<Run> {
+fn measured(region: &Region, load: &Load, cpu: impl Fn() -> anyhow::Result<Duration>) -> anyhow::Result<Run> {
     let before = cpu()?;
-    let mut run = load(region, url, SECONDS)?;
+    let mut run = load.run(region, SECONDS)?;
     let used = cpu()?.saturating_sub(before);
     run.cpu_us = used.as_secs_f64() * 1e6 / run.requests;
     Ok(run)
 }
 
-fn load(region: &Region, url: &str, seconds: u32) -> anyhow::Result<Run> {
-    let arguments = [
-        "-t2".to_owned(),
-        format!("-c{CONNECTIONS}"),
-        format!("-d{seconds}s"),
-        "--latency".to_owned(),
-        "-HX-Road-Client: EE/GOV/80000001/load".to_owned(),
-        url.to_owned(),
-    ];
-    let output =
-        region.inside_network(|| Command::new("wrk").args(&arguments).output())?.context("failed to start wrk")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        bail!("wrk failed: {said}{}", String::from_utf8_lossy(&output.stderr));
+/// What is called, and how.
+#[derive(Debug, Clone)]
+struct Load {
+    url: String,
+    /// What wrk sends, where it is more than a GET.
+    script: Option<PathBuf>,
+}
+
+impl Load {
+    fn run(&self, region: &Region, seconds: u32) -> anyhow::Result<Run> {
+        let mut command = Command::new("wrk");
+        command.args(["-t2", "--latency", "-HX-Road-Client: EE/GOV/80000001/load"]);
+        command.args([format!("-c{CONNECTIONS}"), format!("-d{seconds}s")]);
+        if let Some(script) = &self.script {
+            command.arg("-s").arg(script);
+        }
+        let output = region.inside_network(|| command.arg(&self.url).output())?.context("failed to start wrk")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            bail!("wrk failed: {said}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        parse_wrk(&said).with_context(|| {
+            let logs = said_by_gateways(region);
+            format!("calls of {} failed, or wrk said something unknown:\n{said}{logs}", self.url)
+        })
     }
-    parse_wrk(&said).with_context(|| {
-        format!("calls of {url} failed, or wrk said something unknown:\n{said}{}", said_by_gateways(region))
-    })
+}
+
+/// Has wrk send the exchange's request body, if it has one.
+fn script(folder: &Path, exchange: &Exchange) -> anyhow::Result<Option<PathBuf>> {
+    if exchange.request == 0 {
+        return Ok(None);
+    }
+    let (script, body) =
+        (folder.join(format!("{}.lua", exchange.name)), folder.join(format!("{}.body", exchange.name)));
+    fs::write(&body, bytes(exchange.request))?;
+    let text = format!(
+        "wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/octet-stream'\n\
+         local file = assert(io.open('{}', 'rb'))\nwrk.body = file:read('*a')\nfile:close()\n",
+        body.display()
+    );
+    fs::write(&script, text)?;
+    Ok(Some(script))
+}
+
+/// No pattern that a compressor on the way could profit from.
+fn bytes(size: usize) -> Vec<u8> {
+    let next = |state: &mut u32| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some(state.to_be_bytes()[0])
+    };
+    (0..size).scan(0x5AA7_u32, |state, _| next(state)).collect()
 }
 
 /// The ends of both gateways' logs: why calls failed.
@@ -344,19 +407,19 @@ fn base(folder: &Path, name: &str, http: &str) -> String {
 fn app_configuration(folder: &Path) -> anyhow::Result<String> {
     let files = folder.join("files");
     fs::create_dir_all(&files)?;
-    for (name, size) in SIZES {
-        // No pattern that a compressor on the way could profit from.
-        let bytes: Vec<u8> = (0..size)
-            .scan(0x5AA7_u32, |state, _| {
-                *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                Some(state.to_be_bytes()[0])
-            })
-            .collect();
-        fs::write(files.join(name), bytes)?;
+    for Exchange { name, answer, .. } in &EXCHANGES {
+        fs::write(files.join(name), bytes(*answer))?;
     }
+    // nginx answers a POST of a file with 405, and `return` without having read the body: so it passes on the head alone, having
+    // taken the body in.
     let server = format!(
-        "  server {{ listen 0.0.0.0:{APP_PORT}; root {}; default_type application/octet-stream; }}",
-        files.display()
+        "  server {{ listen 0.0.0.0:{APP_PORT}; root {files}; default_type application/octet-stream; {BODY}\n\
+         if ($request_method = POST) {{ rewrite ^ /taken; }}\n\
+         location = /taken {{ internal; proxy_method GET; proxy_pass_request_body off; proxy_set_header Content-Length ''; \
+         proxy_pass http://unix:{place}/empty.sock:/; }} }}\n\
+         server {{ listen unix:{place}/empty.sock; return 200; }}",
+        files = files.display(),
+        place = folder.join("app").display(),
     );
     Ok(base(folder, "app", &server))
 }
@@ -364,6 +427,9 @@ fn app_configuration(folder: &Path) -> anyhow::Result<String> {
 fn tls_paths(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
     ["ca.crt", "ca.key", "leaf.crt", "leaf.key"].into_iter().map(|name| (name, folder.join(name))).collect()
 }
+
+/// The largest request body is held in memory: nginx writes what does not fit to a file.
+const BODY: &str = "client_max_body_size 2m; client_body_buffer_size 1100k;";
 
 /// What both hops have in common: connections that stay, and memory for the largest answer beside its head, with no file to fall back
 /// on. What is on its way to the client may be all of it.
@@ -375,7 +441,7 @@ fn back_configuration(folder: &Path) -> String {
     let server = format!(
         "  upstream app {{ server 127.0.0.1:{APP_PORT}; keepalive 64; }}\n\
          server {{ listen 127.0.0.1:{BACK_PORT} ssl; ssl_protocols TLSv1.3; ssl_certificate {leaf}; ssl_certificate_key {key}; \
-         ssl_client_certificate {ca}; ssl_verify_client on; {HOP} \
+         ssl_client_certificate {ca}; ssl_verify_client on; {HOP} {BODY} \
          location / {{ proxy_pass http://app; }} }}",
         leaf = tls["leaf.crt"].display(),
         key = tls["leaf.key"].display(),
@@ -388,7 +454,7 @@ fn front_configuration(folder: &Path) -> String {
     let tls = tls_paths(folder);
     let server = format!(
         "  upstream back {{ server 127.0.0.1:{BACK_PORT}; keepalive 64; }}\n\
-         server {{ listen 127.0.0.1:{FRONT_PORT}; {HOP} \
+         server {{ listen 127.0.0.1:{FRONT_PORT}; {HOP} {BODY} \
          proxy_ssl_protocols TLSv1.3; proxy_ssl_certificate {leaf}; proxy_ssl_certificate_key {key}; \
          proxy_ssl_trusted_certificate {ca}; proxy_ssl_verify on; proxy_ssl_name hop; \
          location / {{ proxy_pass https://back; }} }}",
