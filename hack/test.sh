@@ -44,7 +44,7 @@ if run "build" cargo build --workspace --all-targets; then
   else
     run "tests" cargo test --workspace --no-fail-fast --lib --bins
     # Nothing of these needs to be installed.
-    run "tests that need no tools" cargo test --workspace --no-fail-fast --test cases --test schema --test values --test domain --test gateway --test fresh --test install
+    run "tests that need no tools" cargo test --workspace --no-fail-fast --test cases --test schema --test values --test domain --test rotation --test gateway --test fresh --test summary --test install
     not_run "all other tests" "they need the tools of the testbed"
   fi
 else

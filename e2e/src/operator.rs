@@ -26,11 +26,22 @@ pub fn start(cluster: &Cluster) -> anyhow::Result<()> {
     for deployment in DEPLOYMENTS {
         cluster.kubectl(&["-n", NAMESPACE, "scale", "deployment", deployment, "--replicas=2"])?;
     }
+    until_rolled_out(cluster)
+}
+
+fn until_rolled_out(cluster: &Cluster) -> anyhow::Result<()> {
     for deployment in DEPLOYMENTS {
         let name = format!("deployment/{deployment}");
         cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", &name, "--timeout=120s"])?;
     }
     Ok(())
+}
+
+/// Has their pods replaced one after the other and waits until the new ones are ready.
+pub fn restart(cluster: &Cluster) -> anyhow::Result<()> {
+    let names = DEPLOYMENTS.map(|name| format!("deployment/{name}"));
+    cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", &names[0], &names[1]])?;
+    until_rolled_out(cluster)
 }
 
 /// Until when the federation says it would serve without an operator.

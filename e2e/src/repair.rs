@@ -15,6 +15,8 @@ pub struct Gateway {
     pub name: &'static str,
 }
 
+/// The benefits agency's, which serves the clinic too.
+pub const BENEFITS: Gateway = Gateway { namespace: "benefits-agency", name: "ss1" };
 /// The population register's.
 pub const POPULATION: Gateway = Gateway { namespace: "population-register", name: "ss1" };
 
@@ -39,6 +41,14 @@ impl Gateway {
                 (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]), ready)
             })
             .collect())
+    }
+
+    /// Has all its pods replaced one after the other, as a person would, and waits until the new ones are ready.
+    pub fn restart(self, cluster: &Cluster) -> anyhow::Result<()> {
+        let deployment = format!("deployment/{}", self.name);
+        cluster.kubectl(&["-n", self.namespace, "rollout", "restart", &deployment])?;
+        cluster.kubectl(&["-n", self.namespace, "rollout", "status", &deployment, "--timeout=180s"])?;
+        Ok(())
     }
 
     /// Kills one pod at once, without its drain, and waits until another one in its place is ready.

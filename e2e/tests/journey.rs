@@ -9,7 +9,7 @@ use std::time::Duration;
 use saatkond_e2e::federation::{self, BENEFITS, CLINIC, PERSONS, POLICE, SPECIMEN};
 use saatkond_e2e::install;
 use saatkond_e2e::operator;
-use saatkond_e2e::repair::{Gateway, POPULATION};
+use saatkond_e2e::repair::{self, Gateway, POPULATION};
 use saatkond_e2e::rotation;
 use saatkond_testbed::{Cluster, Layout, Region};
 use serde_json::Value;
@@ -98,6 +98,10 @@ fn a_federation_declared_in_yaml_exchanges_data() {
     }
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
 
+    step("gateways of both sides, and the operator, end in good order and start anew while calls go on");
+    everything_is_restarted_under_calls(cluster, &person);
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+
     step("a newer configuration, so that the copy of before is stale");
     let stale = start_copy(cluster, POPULATION);
     let before = published_version(cluster);
@@ -138,6 +142,23 @@ fn a_federation_declared_in_yaml_exchanges_data() {
     the_authority_is_replaced_under_calls(cluster, &person);
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
     drop(scene);
+}
+
+/// As an upgrade does it: each process is asked to end (SIGTERM), and another one takes its place. Not one call fails.
+fn everything_is_restarted_under_calls(cluster: &Cluster, person: &str) {
+    let before = POPULATION.pods(cluster).unwrap();
+    let ((), calls) = rotation::under_calls(cluster, &[(BENEFITS, person), (CLINIC, person)], || {
+        POPULATION.restart(cluster)?;
+        repair::BENEFITS.restart(cluster)?;
+        operator::restart(cluster)
+    })
+    .unwrap();
+    println!("journey: {} calls meanwhile, {} failed", calls.made, calls.failed.len());
+    assert!(calls.failed.is_empty(), "{:#?}", calls.failed);
+    assert!(calls.made >= 100, "{} calls are too few to show anything", calls.made);
+    let after = POPULATION.pods(cluster).unwrap();
+    let stayed = after.iter().filter(|(_, uid, _)| before.iter().any(|(_, old, _)| old == uid)).count();
+    assert_eq!((after.len(), stayed), (before.len(), 0), "all are new: {before:?}, then {after:?}");
 }
 
 /// Once to the end, once cancelled when the next authority already issues. Not one call fails.
