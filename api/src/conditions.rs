@@ -159,6 +159,9 @@ documented! {
         StartedAlone,
         /// No process of the server has reported.
         NoProcess,
+        /// A pod is gone and nobody has learnt that its process has ended. Once you know that it does not run, name it in
+        /// `TrustAnchor.spec.rotation.excluded`.
+        Vanished,
         /// Too few processes are ready; the message names the pods that are not and why.
         PodsNotReady,
         /// Enough processes are ready, but not all are as declared now: the Deployment is being rolled out. The message says how many are, and

@@ -73,9 +73,17 @@ async fn run_deployment(client: &Client, deployment: &Deployment, pods: usize) -
 
 async fn make_pod(client: &Client, deployment: &Deployment, number: usize) -> anyhow::Result<()> {
     let Some(template) = deployment.spec.as_ref().map(|spec| &spec.template) else { return Ok(()) };
-    let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
+    let mut labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    labels.insert("pod-template-hash".to_owned(), "faked".to_owned());
+    // Nothing here collects garbage, so nobody misses the ReplicaSet.
+    let owner = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-faked", deployment.name_any()),
+        "uid": deployment.uid(), "controller": true,
+    });
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": format!("{}-{number}", deployment.name_any()), "labels": labels},
+        "metadata": {
+            "name": format!("{}-{number}", deployment.name_any()), "labels": labels, "ownerReferences": [owner],
+        },
         "spec": template.spec,
     }))?;
     let api: Api<Pod> = Api::namespaced(client.clone(), &deployment.namespace().unwrap_or_default());
@@ -135,6 +143,7 @@ fn receipt(server: &SecurityServer, pod_uid: &str, bundle_hash: &str, version: u
         leaf_serial: leaf.serial.clone(),
         old_sessions: Some(Vec::new()),
         started_alone: None,
+        ended_at: None,
         highest_format: 1,
         reported_at: None,
     };

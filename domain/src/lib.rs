@@ -37,6 +37,7 @@ pub mod security_server {
     pub mod leaves;
     pub mod observed;
     pub mod plan;
+    pub mod processes;
     pub mod registration;
     pub mod status;
 

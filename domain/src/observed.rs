@@ -189,7 +189,7 @@ pub struct ObservedChild {
     pub deleting: bool,
 }
 
-/// A gateway's pod as its metadata shows it.
+/// A gateway's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedPod {
     /// Its name.
@@ -200,6 +200,9 @@ pub struct ObservedPod {
     pub created: Timestamp,
     /// Whether it is being deleted. It still counts: it may still serve.
     pub deleting: bool,
+    /// Whether its process is known to have ended for good: the kubelet has reported so of a pod that does not come back, or it never had
+    /// a node. Such a pod is shown for as long as something remembers it, also when its object is gone.
+    pub ended: bool,
 }
 
 /// What the Deployment's status says.

@@ -51,23 +51,15 @@ impl Gateway {
         Ok(())
     }
 
-    /// Kills one pod at once, without its drain, and waits until another one in its place is ready.
+    /// Kills one pod at once, without its drain, and waits until another one in its place is ready. Not by force: the kubelet is to say
+    /// that it has ended.
     pub fn kill_one(self, cluster: &Cluster, bound: Duration) -> anyhow::Result<Killed> {
         let before = self.pods(cluster)?;
         let Some((pod, uid, _)) = before.first().cloned() else {
             bail!("no pod of {}/{} runs", self.namespace, self.name)
         };
         let began = Instant::now();
-        cluster.kubectl(&[
-            "-n",
-            self.namespace,
-            "delete",
-            "pod",
-            &pod,
-            "--grace-period=0",
-            "--force",
-            "--wait=false",
-        ])?;
+        cluster.kubectl(&["-n", self.namespace, "delete", "pod", &pod, "--grace-period=1", "--wait=false"])?;
         let successor = wait::until(
             &format!("a pod takes the place of {pod}"),
             bound,
@@ -80,6 +72,15 @@ impl Gateway {
             },
         )?;
         Ok(Killed { pod, successor, took: began.elapsed() })
+    }
+
+    /// Deletes one pod by force, as a person whose node does not answer would; the kubelet has nothing to report on any more.
+    pub fn delete_one_by_force(self, cluster: &Cluster) -> anyhow::Result<()> {
+        let Some((pod, ..)) = self.pods(cluster)?.first().cloned() else {
+            bail!("no pod of {}/{} runs", self.namespace, self.name)
+        };
+        cluster.kubectl(&["-n", self.namespace, "delete", "pod", &pod, "--grace-period=0", "--force"])?;
+        Ok(())
     }
 
     /// Edits the Service as a person with `kubectl edit` would, and waits until the operator has put it right.

@@ -55,6 +55,30 @@ pub fn cancel(cluster: &Cluster, anchor: &str, request: &str) -> anyhow::Result<
     patch(cluster, anchor, &json!({"cancel": request}))
 }
 
+/// The pods of which nobody has learnt that their process has ended, by namespace and name of their server and UID.
+pub fn vanished(cluster: &Cluster) -> anyhow::Result<Vec<[String; 3]>> {
+    let said = cluster.kubectl(&["get", "securityservers", "--all-namespaces", "--output=json"])?;
+    let list: Value = serde_json::from_str(&said)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut found = Vec::new();
+    for server in list["items"].as_array().into_iter().flatten() {
+        let pods = server["status"]["pods"].as_array().into_iter().flatten();
+        let gone = pods.filter(|pod| !pod["vanishedAt"].is_null());
+        let (namespace, name) = (&server["metadata"]["namespace"], &server["metadata"]["name"]);
+        found.extend(gone.map(|pod| [text(namespace), text(name), text(&pod["uid"])]));
+    }
+    Ok(found)
+}
+
+/// Says of processes that they do not run.
+pub fn exclude(cluster: &Cluster, anchor: &str, processes: &[[String; 3]]) -> anyhow::Result<()> {
+    let exclusion = |[namespace, name, pod]: &[String; 3]| {
+        let server = json!({"namespace": namespace, "name": name});
+        json!({"server": server, "process": pod, "reason": "journey", "until": "2100-01-01T00:00:00Z"})
+    };
+    patch(cluster, anchor, &json!({"excluded": processes.iter().map(exclusion).collect::<Vec<_>>()}))
+}
+
 fn patch(cluster: &Cluster, anchor: &str, rotation: &Value) -> anyhow::Result<()> {
     let patch = json!({"spec": {"rotation": rotation}}).to_string();
     cluster.kubectl(&["patch", "trustanchor", anchor, "--type=merge", "--patch", &patch])?;

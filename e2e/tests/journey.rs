@@ -11,7 +11,7 @@ use saatkond_e2e::install;
 use saatkond_e2e::operator;
 use saatkond_e2e::repair::{self, Gateway, POPULATION};
 use saatkond_e2e::rotation;
-use saatkond_testbed::{Cluster, Layout, Region};
+use saatkond_testbed::{Cluster, Layout, Region, wait};
 use serde_json::Value;
 
 /// Says on failure what there was. Takes down the region that it started; one that was there gets its operator back.
@@ -110,6 +110,7 @@ fn a_federation_declared_in_yaml_exchanges_data() {
     add_subsystem(cluster, true);
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
     assert!(published_version(cluster) > before, "a new subsystem is a new instance configuration");
+    until_all_run_on(cluster, published_version(cluster));
 
     step("without the operator");
     operator::stop(cluster).unwrap();
@@ -159,6 +160,40 @@ fn everything_is_restarted_under_calls(cluster: &Cluster, person: &str) {
     let after = POPULATION.pods(cluster).unwrap();
     let stayed = after.iter().filter(|(_, uid, _)| before.iter().any(|(_, old, _)| old == uid)).count();
     assert_eq!((after.len(), stayed), (before.len(), 0), "all are new: {before:?}, then {after:?}");
+    // Each has said goodbye, or its kubelet has said that it ended.
+    until_vanished(cluster, 0);
+}
+
+/// Waits until so many pods are gone without a word.
+fn until_vanished(cluster: &Cluster, count: usize) -> Vec<[String; 3]> {
+    wait::until(
+        &format!("{count} pods have vanished"),
+        Duration::from_secs(30),
+        || format!("{:?}", rotation::vanished(cluster)),
+        || Ok(rotation::vanished(cluster).ok().filter(|found| found.len() == count)),
+    )
+    .unwrap()
+}
+
+/// A change waits for pods whose processes nobody has heard to end, until a person has excluded them: one is deleted by force here; what
+/// was killed while no operator was there may be another.
+fn vanished_pods_hold_a_change_up(cluster: &Cluster, request: &str) {
+    let before = rotation::vanished(cluster).unwrap().len();
+    POPULATION.delete_one_by_force(cluster).unwrap();
+    let vanished = until_vanished(cluster, before + 1);
+    println!("journey: {} pods have vanished, {before} of them while no operator was there", vanished.len());
+    rotation::ask(cluster, "ee", request).unwrap();
+    let field = r#"jsonpath={.status.conditions[?(@.type=="RotationUnblocked")].message}"#;
+    let said = || cluster.kubectl(&["get", "trustanchor", "ee", "-o", field]).unwrap_or_default();
+    let expected =
+        |[namespace, name, pod]: &[String; 3]| format!("pod {pod} of SecurityServer {namespace}/{name} has vanished");
+    // The one that was deleted just now may state something more before its kubelet has ended it, and block in the next phase only.
+    let named = || vanished.iter().map(expected).any(|expected| said().contains(&expected));
+    wait::until("the change names whom it waits for", Duration::from_mins(1), said, || Ok(named().then_some(())))
+        .unwrap();
+    assert_eq!(rotation::standing(cluster, "ee").unwrap().phase, "Announcing");
+    rotation::exclude(cluster, "ee", &vanished).unwrap();
+    until_vanished(cluster, 0);
 }
 
 /// Once to the end, once cancelled when the next authority already issues. Not one call fails.
@@ -167,8 +202,8 @@ fn the_authority_is_replaced_under_calls(cluster: &Cluster, person: &str) {
     let before = rotation::standing(cluster, "ee").unwrap();
     assert_eq!(before.phase, "Stable", "{before:?}");
     let (whole, cancelled) = (format!("journey-{}", before.highest + 1), format!("journey-{}", before.highest + 2));
+    vanished_pods_hold_a_change_up(cluster, &whole);
     let (changes, calls) = rotation::under_calls(cluster, &callers, || {
-        rotation::ask(cluster, "ee", &whole)?;
         let next = before.highest + 1;
         let whole = rotation::until(cluster, "ee", &format!("stable with generation {next}"), |now| {
             now.phase == "Stable" && now.generation == next
@@ -215,6 +250,23 @@ fn gauge(cluster: &Cluster, gateway: Gateway, pod: &str, name: &str) -> u64 {
     let name = format!("saatkond_gateway_{name} ");
     let found = said.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}in\n{said}"));
     found.trim().parse().unwrap()
+}
+
+/// Waits until the gateways that the others will learn from have the instance configuration: some had to find the link anew.
+fn until_all_run_on(cluster: &Cluster, version: u64) {
+    for gateway in [POPULATION, repair::BENEFITS] {
+        let loaded = || {
+            let pods = gateway.pods(cluster).unwrap_or_default();
+            pods.into_iter().map(|(pod, ..)| gauge(cluster, gateway, &pod, "instance_version")).collect::<Vec<_>>()
+        };
+        wait::until(
+            &format!("{gateway:?} runs on version {version}"),
+            Duration::from_mins(1),
+            || format!("{:?}", loaded()),
+            || Ok(loaded().iter().all(|it| *it >= version).then_some(())),
+        )
+        .unwrap();
+    }
 }
 
 fn published_version(cluster: &Cluster) -> u64 {

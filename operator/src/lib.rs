@@ -20,6 +20,7 @@ pub mod link;
 pub mod member;
 pub mod metrics;
 pub mod observe;
+pub mod pods;
 pub mod publisher;
 pub mod queue;
 pub mod run;

@@ -29,6 +29,7 @@ use crate::link::Link;
 use crate::link::server::{Limits, bind};
 use crate::metrics::Metrics;
 use crate::observe::caches::Caches;
+use crate::pods::GatewayPod;
 use crate::settings::{Role, Settings};
 use crate::signer::Signer;
 use crate::watches::{Change, follow, shown};
@@ -268,6 +269,15 @@ impl Watcher<'_> {
         self.watch(tasks, "Namespaces", api, None, false, |world, change| {
             let namespaces = world.namespaces.take(change);
             namespaces.iter().flat_map(|namespace| world.woken_by_namespace(&namespace.name_any())).collect()
+        });
+        let api = Api::<GatewayPod>::all(self.context.client.clone());
+        self.watch(tasks, "Pods", api, Some(label::SECURITY_SERVER), false, |world, change| {
+            world
+                .pods
+                .take(change)
+                .into_iter()
+                .map(|(namespace, server)| Key::SecurityServer(namespace, server))
+                .collect()
         });
         self.children::<ServiceAccount>(tasks, ChildKind::ServiceAccount);
         self.children::<Service>(tasks, ChildKind::Service);

@@ -37,6 +37,7 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     let place = (namespace.to_owned(), name.to_owned());
     let Some(server) = context.world.servers.get(namespace, name) else {
         context.caches.forget_server(&place);
+        context.world.pods.forget(&place.0, &place.1);
         return Ok(None);
     };
     // Not known yet whether the namespace is admitted: whoever learns it wakes this one.
@@ -53,10 +54,8 @@ pub async fn reconcile(context: &Arc<Context>, namespace: &str, name: &str) -> R
     let (applied, ended) = apply::security_server::execute(context, &gathered, &todo).await;
     let update = status::status(&gathered.seen, &todo, &applied, now);
     status_writer.conclude(todo.finalizer, ended, todo.events, update).await?;
-    // Pods are not watched: the end of one that is ending is looked for, since its receipt ends with it.
-    let ending = gathered.seen.pods.iter().flatten().any(|pod| pod.deleting);
-    // Nor are objects that lack our label: whoever takes a foreign one away would wait an hour for ours.
-    Ok(Some(sooner(todo.next_check, now, ending || !todo.foreign.is_empty(), SignedDuration::from_secs(6))))
+    // Objects that lack our label are not watched: whoever takes a foreign one away would wait an hour for ours.
+    Ok(Some(sooner(todo.next_check, now, !todo.foreign.is_empty(), SignedDuration::from_secs(6))))
 }
 
 /// All that is seen, its children too, and when that was.

@@ -12,6 +12,7 @@ use saatkond_domain::children::ChildKind;
 use saatkond_domain::observed::{NamespaceAccess, ObservedNamespace};
 
 use crate::child_meta::ChildMeta;
+use crate::pods::Pods;
 use crate::store::{Place, Store};
 
 /// An object that is reconciled.
@@ -72,6 +73,8 @@ pub struct World {
     pub servers: Store<SecurityServer>,
     /// Metadata of all namespaces.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// The gateways' pods.
+    pub pods: Pods,
     children: Mutex<BTreeMap<ChildPlace, Arc<ChildMeta>>>,
     access: Mutex<HashMap<String, NamespaceAccess>>,
 }
@@ -80,7 +83,11 @@ impl World {
     /// Whether all lists that decisions rest on have arrived. Before that nothing may be decided: an object that is
     /// merely not listed yet would be taken out of the configuration.
     pub fn is_listed(&self) -> bool {
-        self.anchors.is_listed() && self.members.is_listed() && self.servers.is_listed() && self.namespaces.is_listed()
+        self.anchors.is_listed()
+            && self.members.is_listed()
+            && self.servers.is_listed()
+            && self.namespaces.is_listed()
+            && self.pods.is_listed()
     }
 
     /// As [`Self::namespace`], once the rights in it are known: nothing is decided about an object before.

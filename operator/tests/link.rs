@@ -243,6 +243,12 @@ async fn receipts(admin: &Client, anchor: &str) -> Vec<(u64, u64)> {
     server.status.unwrap().processes.iter().map(|receipt| (receipt.incarnation, receipt.instance_version)).collect()
 }
 
+/// Whether the only receipt is one of a process that has ended.
+async fn has_ended(admin: &Client, anchor: &str) -> bool {
+    let api: Api<SecurityServer> = Api::namespaced(admin.clone(), &format!("{anchor}-home"));
+    api.get("ss1").await.unwrap().status.unwrap().processes[0].ended_at.is_some()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
     let bed = bed();
@@ -311,18 +317,28 @@ async fn a_poll_is_stored_before_it_is_answered_and_ends_when_there_is_news() {
     let (_, answer) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     assert_ne!(answer["instanceVersion"].as_u64(), Some(6), "held until there was news, not ended by the leaf");
 
-    // A farewell takes the receipt away.
-    let process = ProcessId { pod_uid: POD.into(), incarnation: 1 };
-    let goodbye = serde_json::to_vec(&Goodbye { format: 1, process }).unwrap();
-    let (status, _) = post(&mut sender, GOODBYE_PATH, goodbye).await;
-    assert_eq!((status, receipts(&admin, "lka").await), (204, vec![]));
+    // A farewell is noted in the receipt. What the process had said before may arrive late, and the next start in its pod states anew.
+    let process = |incarnation: u64| ProcessId { pod_uid: POD.into(), incarnation };
+    let goodbye = serde_json::to_vec(&Goodbye { format: 1, process: process(1) }).unwrap();
+    let (status, _) = post(&mut sender, GOODBYE_PATH, goodbye.clone()).await;
+    assert_eq!((status, receipts(&admin, "lka").await, has_ended(&admin, "lka").await), (204, vec![(1, 6)], true));
+    let (status, refused) = ask(&mut sender, &poll(Some(6), 6, 0)).await;
+    assert_eq!((status, &refused["reason"]), (409, &json!("StaleReceipt")), "{refused}");
+    assert!(has_ended(&admin, "lka").await);
+    let again = Poll { process: process(2), ..poll(Some(6), 6, 0) };
+    assert_eq!(ask(&mut sender, &again).await.0, 200);
+    assert_eq!((receipts(&admin, "lka").await, has_ended(&admin, "lka").await), (vec![(2, 6)], false));
+    // So may the farewell of the one before.
+    assert_eq!(post(&mut sender, GOODBYE_PATH, goodbye).await.0, 204);
+    assert!(!has_ended(&admin, "lka").await);
 
     // A held poll does not hold the end up.
     let mut held = sender.clone();
-    let waiting = tokio::spawn(async move { ask(&mut held, &poll(Some(6), 6, 55)).await });
+    let again = Poll { process: process(3), ..poll(Some(6), 6, 55) };
+    let waiting = tokio::spawn(async move { ask(&mut held, &again).await });
     until("the receipt is there", Duration::from_secs(10), || async {
         let now = receipts(&admin, "lka").await;
-        if now == [(1, 6)] { Ok(()) } else { Err(format!("{now:?}")) }
+        if now == [(3, 6)] { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
     link.stop.cancel();

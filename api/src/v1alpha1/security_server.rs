@@ -280,6 +280,30 @@ pub struct SecurityServerStatus {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["podUid".into()]))]
     pub processes: Vec<ProcessReceipt>,
+    /// The pods whose processes count: each from its creation until its process has said goodbye or the kubelet has reported that its
+    /// container has ended. What is waited for of "every process" is waited for of these. At most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
+    pub pods: Vec<CountedPod>,
+}
+
+/// A pod whose process counts.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountedPod {
+    /// Its UID.
+    #[schemars(length(min = 1, max = 36))]
+    pub uid: String,
+    /// Its name, as far as it is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Since when its object is known to be gone although nobody has learnt that its process has ended (deleted by force, or the operator
+    /// was not there to see it). It may still run where nobody sees it, so it counts until a person says otherwise:
+    /// `TrustAnchor.spec.rotation.excluded`. Unset: the object exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vanished_at: Option<Time>,
 }
 
 /// A TLS certificate of a security server.
@@ -381,6 +405,10 @@ pub struct ProcessReceipt {
     /// configuration that was not the newest. Unset: it had met one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_alone: Option<Time>,
+    /// When its end was learnt: it has said goodbye, or the kubelet has reported that its container has ended. It counts no more; a
+    /// later start in the same pod states anew. Unset: it has not ended, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
     /// The highest format of documents that it can read.
     pub highest_format: u32,
     /// When this was written; it is written only when something in it has changed.

@@ -115,6 +115,43 @@ pub struct Rotation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub cancel: Option<String>,
+    /// Processes that no change waits for any more. A process whose pod has vanished without a word counts until it stands here: nobody
+    /// but you can know that it does not run. What is excluded and does run fails calls once a change goes on without it. Renewals,
+    /// receipts and everything else of such a process go on as before. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub excluded: Vec<Exclusion>,
+}
+
+/// A server, or one process of it, that no change of the authority waits for.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exclusion {
+    /// The SecurityServer.
+    pub server: ExcludedServer,
+    /// UID of the pod, as `status.blocking` of the TrustAnchor and `status.pods` of the SecurityServer give it. Where that pod has
+    /// vanished it is forgotten for good. Unset: all processes of the server. Example: `8a0e6c1c-0d4f-4b8e-9d5e-0f6f3a2b7c11`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 36))]
+    pub process: Option<String>,
+    /// Why, for those who read it later. 1 to 256 characters. Example: `node-7 burnt down`.
+    #[schemars(length(min = 1, max = 256))]
+    pub reason: String,
+    /// Until when. After it the server, or the process if it is still known, is waited for again. RFC 3339. Example:
+    /// `2027-01-31T12:00:00Z`.
+    pub until: Time,
+}
+
+/// A SecurityServer by name.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExcludedServer {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
 }
 
 /// The autonomy that a trust anchor has unless it says otherwise: three days.

@@ -77,7 +77,10 @@ impl fmt::Display for Obstacle {
             Self::LeavesNotIssued => "has certificates that are not issued anew yet",
             Self::OtherLeaf => "has not stated that it presents its new certificate",
             Self::OldSession => "has sessions open in which a certificate of the old authority is in use",
-            Self::Vanished => "has vanished without a word; its pod is gone, and nobody knows whether it still runs",
+            Self::Vanished => {
+                "has vanished without a word: its pod is gone, and nobody knows whether it still runs; once you know that it does not, \
+                 name it in spec.rotation.excluded"
+            }
         })
     }
 }

@@ -45,8 +45,8 @@ pub struct ObservedSecurityServer {
     pub start_copy: Option<ObservedStartCopy>,
     /// Every object of the kinds of [`crate::children::ChildKind`] that has the name of one of ours.
     pub children: Vec<ObservedChild>,
-    /// The gateways' pods, pending and terminating ones among them. `None`: not known, so no receipt is forgotten.
-    pub pods: Option<Vec<ObservedPod>>,
+    /// The gateways' pods, pending and terminating ones among them, and those that are gone and were seen to end.
+    pub pods: Vec<ObservedPod>,
     /// The Deployment's status, if it exists.
     pub deployment: Option<DeploymentFacts>,
 }

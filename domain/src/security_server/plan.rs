@@ -12,6 +12,7 @@ use super::build::children;
 use super::configuration::{self, ConfigurationState};
 use super::leaves::{LeafState, leaves};
 use super::observed::{IdentityFacts, ObservedSecurityServer};
+use super::processes::{Endings, Excluded, endings};
 use super::registration::{Place, is_deregistered, place};
 use crate::children::{Child, ChildKind, Verdict, judge};
 use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
@@ -22,7 +23,7 @@ use crate::publication::Publication;
 use crate::schedule::{copy_at, next_check, whole_seconds};
 
 /// Everything that is to be done for one security server now, in this order: `finalizer` unless it is to be removed,
-/// `identity`, `configuration`, `start_copy`, `children`, `forget`, `deletions`, then the removal of the finalizer.
+/// `identity`, `configuration`, `start_copy`, `children`, `endings`, `deletions`, then the removal of the finalizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SecurityServerPlan {
     /// Our finalizer on the SecurityServer.
@@ -35,8 +36,8 @@ pub struct SecurityServerPlan {
     pub start_copy: StartCopyPlan,
     /// Objects to apply, in this order.
     pub children: Vec<Child>,
-    /// UIDs of pods that are gone: their receipts are taken out of the status.
-    pub forget: Vec<String>,
+    /// What becomes of the receipts of processes that have ended.
+    pub endings: Endings,
     /// Objects to delete.
     pub deletions: Vec<Deletion>,
     /// What stands in the way.
@@ -108,7 +109,7 @@ pub fn plan(seen: &ObservedSecurityServer, now: Timestamp) -> SecurityServerPlan
         configuration: None,
         start_copy: StartCopyPlan::default(),
         children: Vec::new(),
-        forget: forgotten(seen),
+        endings: endings(&seen.server, &seen.pods, &excluded(seen, now)),
         deletions: Vec::new(),
         foreign: Vec::new(),
         events: Vec::new(),
@@ -170,12 +171,10 @@ fn depart(seen: &ObservedSecurityServer, plan: &mut SecurityServerPlan) {
     plan.finalizer = FinalizerChange::Remove;
 }
 
-/// Receipts of pods that are gone. Where the pods are not known, every receipt stays.
-fn forgotten(seen: &ObservedSecurityServer) -> Vec<String> {
-    let Some(pods) = &seen.pods else { return Vec::new() };
-    let processes = seen.server.status.as_ref().map(|status| status.processes.as_slice()).unwrap_or_default();
-    let gone = processes.iter().filter(|process| !pods.iter().any(|pod| pod.uid == process.pod_uid));
-    gone.map(|process| process.pod_uid.clone()).collect()
+/// What the anchor says of the server's processes.
+#[must_use]
+pub(super) fn excluded(seen: &ObservedSecurityServer, now: Timestamp) -> Excluded {
+    seen.anchor.as_ref().map_or_else(Excluded::default, |anchor| Excluded::of(anchor, &seen.server, now))
 }
 
 fn issued_event(identity: &IdentityPlan) -> Option<PlannedEvent> {

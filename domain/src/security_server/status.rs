@@ -7,13 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, Reason, Statement};
 use saatkond_api::v1alpha1::security_server::{
-    LeafStatus, ProcessReceipt, PublishedConfiguration, RegisteredKey, SecurityServerStatus, SigningStatus,
+    CountedPod, LeafStatus, ProcessReceipt, PublishedConfiguration, RegisteredKey, SecurityServerStatus, SigningStatus,
 };
 
 use super::configuration::{self, ConfigurationState, confirmed_guests};
 use super::leaves::{due, ends_at, is_overdue, leaves};
 use super::observed::{IdentityFacts, ObservedSecurityServer};
-use super::plan::{AppliedSecurityServer, SecurityServerPlan};
+use super::plan::{AppliedSecurityServer, SecurityServerPlan, excluded};
+use super::processes::{MAX_PODS, counted, receipt};
 use super::registration::{Place, is_deregistered, place, registered};
 use crate::children::{Child, ChildKind};
 use crate::effects::StatusUpdate;
@@ -59,6 +60,7 @@ pub fn status(
         registered_keys: registered_keys(&standing.registered_keys, facts, now),
         configuration: published(seen, standing.configuration, version),
         processes: Vec::new(),
+        pods: who_counts(seen, now),
     };
     StatusUpdate { status, events }
 }
@@ -168,7 +170,7 @@ fn statements(
     let identity = identity(seen, plan, applied, &place, facts, now);
     let configuration = published_statement(seen, plan, applied, &place, now);
     let children = children(seen, plan, applied);
-    let loaded = loaded(seen, plan, facts);
+    let loaded = loaded(seen, facts, now);
     let available = available(seen, plan);
     let strangers = unconfirmed(seen, &place);
     let resolved = if strangers.is_empty() {
@@ -286,18 +288,23 @@ fn children(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, applied: &
     }
 }
 
+fn who_counts(seen: &ObservedSecurityServer, now: Timestamp) -> Vec<CountedPod> {
+    let mut pods = counted(&seen.server, &seen.pods, &excluded(seen, now), now);
+    pods.truncate(MAX_PODS);
+    pods
+}
+
 /// Whether every process has stated that it runs on what is published. A pod without a statement has not.
-fn loaded(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, facts: Option<&IdentityFacts>) -> Statement {
+fn loaded(seen: &ObservedSecurityServer, facts: Option<&IdentityFacts>, now: Timestamp) -> Statement {
     use ConditionType::ConfigurationLoaded;
-    let status = seen.server.status.as_ref();
-    let receipts: Vec<&ProcessReceipt> = status
-        .iter()
-        .flat_map(|status| &status.processes)
-        .filter(|receipt| !plan.forget.contains(&receipt.pod_uid))
-        .collect();
+    let all = seen.server.status.iter().flat_map(|status| &status.processes).cloned().collect::<Vec<_>>();
+    // One that has vanished may be over: it must not make the server unready, and must not go unseen.
+    let (pods, vanished): (Vec<_>, Vec<_>) =
+        who_counts(seen, now).into_iter().partition(|pod| pod.vanished_at.is_none());
+    let receipts: Vec<&ProcessReceipt> = pods.iter().filter_map(|pod| receipt(&all, &pod.uid)).collect();
     let pod_name = |uid: &str| {
-        let pods = seen.pods.iter().flatten();
-        pods.into_iter().find(|pod| pod.uid == uid).map_or_else(|| uid.to_owned(), |pod| pod.name.clone())
+        let pod = pods.iter().find(|pod| pod.uid == uid).filter(|pod| !pod.name.is_empty());
+        pod.map_or_else(|| uid.to_owned(), |pod| pod.name.clone())
     };
     let sequence = seen.instance.payload().map_or(0, |document| document.bundle_sequence);
     let version = seen.configuration.payload().map_or(0, |document| document.version);
@@ -317,8 +324,8 @@ fn loaded(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, facts: Optio
             Some(format!("pod {} has not loaded the published {what}", pod_name(&it.pod_uid)))
         })
         .collect();
-    let silent = seen.pods.iter().flatten().filter(|pod| !receipts.iter().any(|receipt| receipt.pod_uid == pod.uid));
-    let mut silent: Vec<String> = silent.map(|pod| format!("pod {} has not reported", pod.name)).collect();
+    let silent = pods.iter().filter(|pod| !receipts.iter().any(|receipt| receipt.pod_uid == pod.uid));
+    let mut silent: Vec<String> = silent.map(|pod| format!("pod {} has not reported", pod_name(&pod.uid))).collect();
     behind.sort();
     silent.sort();
     match (receipts.is_empty(), behind.is_empty(), silent.is_empty()) {
@@ -331,14 +338,20 @@ fn loaded(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, facts: Optio
                 .map(|(pod, since)| format!("pod {pod} began at {} without having met anybody", since.0))
                 .collect();
             alone.sort();
-            match alone.as_slice() {
-                [] => Statement::holds(ConfigurationLoaded, well),
-                // It does hold: what is over must not make the server unready, and must not go unseen.
-                _ => Statement {
-                    reason: Reason::StartedAlone,
-                    ..Statement::holds(ConfigurationLoaded, format!("{well} now; {}", listed(&alone)))
-                },
-            }
+            let gone = vanished.iter().filter_map(|pod| Some((pod, pod.vanished_at.as_ref()?)));
+            let gone: Vec<String> = gone
+                .map(|(pod, since)| {
+                    let name = if pod.name.is_empty() { &pod.uid } else { &pod.name };
+                    format!("pod {name} ({}) has vanished without a word, seen at {}", pod.uid, since.0)
+                })
+                .collect();
+            let (reason, unusual) = match (gone.as_slice(), alone.as_slice()) {
+                ([], []) => return Statement::holds(ConfigurationLoaded, well),
+                ([], _) => (Reason::StartedAlone, alone),
+                _ => (Reason::Vanished, gone),
+            };
+            // It does hold: what is over must not make the server unready, and must not go unseen.
+            Statement { reason, ..Statement::holds(ConfigurationLoaded, format!("{well} now; {}", listed(&unusual))) }
         }
         (false, _, _) => {
             let all: Vec<String> = behind.into_iter().chain(silent).collect();

@@ -51,7 +51,7 @@ pub fn retirement(anchor: &saatkond_api::TrustAnchor) -> jiff::SignedDuration {
 pub fn state(seen: &ObservedTrustAnchor, now: Timestamp) -> AuthorityState {
     let mut state = match seen.anchor.spec.source.choice() {
         Some(SourceChoice::Managed(_)) => rotated(seen, managed(seen), now),
-        Some(SourceChoice::External(external)) => from_outside(seen, external),
+        Some(SourceChoice::External(external)) => from_outside(seen, external, now),
         None => AuthorityState {
             problem: Some((
                 Reason::InvalidSpec,
@@ -205,7 +205,7 @@ pub(super) fn key_id(certificate: &AuthorityCertificate) -> String {
 }
 
 /// An authority that exists elsewhere: the certificates in the spec, the key where the spec says.
-fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> AuthorityState {
+fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Timestamp) -> AuthorityState {
     let before = published(seen);
     let remembered = || seen.anchor.status.iter().flat_map(|status| &status.authorities);
     let mut highest = before.bundle.keys().copied().chain(remembered().map(|a| a.generation)).max().unwrap_or(0);
@@ -277,7 +277,7 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> Author
     };
     let old = before.signing.filter(|generation| bundle.contains_key(generation));
     let signing = match (old, at_hand) {
-        (Some(old), Some(new)) if old != new && !may_switch(seen, new) => old,
+        (Some(old), Some(new)) if old != new && !may_switch(seen, new, now) => old,
         (_, Some(new)) => new,
         (Some(old), None) => old,
         // The bundle is not empty.
@@ -296,10 +296,10 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource) -> Author
 
 /// Announce before use (INV-1): another generation may issue only when every process has stated that it runs on a
 /// published bundle that holds it. Whom a change of a managed authority waits for, that waits for the same.
-fn may_switch(seen: &ObservedTrustAnchor, generation: u64) -> bool {
+fn may_switch(seen: &ObservedTrustAnchor, generation: u64, now: Timestamp) -> bool {
     let Some(document) = seen.published.payload() else { return true };
     document.bundle.iter().any(|entry| entry.generation == generation)
-        && super::rotation::waits_for(seen, document, &super::build::registrations(seen).registered).1.is_empty()
+        && super::rotation::waits_for(seen, document, &super::build::registrations(seen).registered, now).1.is_empty()
 }
 
 /// An authority that has expired is taken out, its leaves ended before it did. The last one stays: an empty bundle

@@ -41,9 +41,11 @@ pub struct ObservedTrustAnchor {
     pub members: Vec<Candidate>,
     /// All SecurityServers in the namespaces of those Members and wherever a subsystem's `servers` points.
     pub servers: Vec<Arc<SecurityServer>>,
-    /// The gateways' pods by namespace and name of their server, read for this look from the API server itself, as `servers` and
-    /// `authorities` were then. `None`: what the caches show may be behind, so a transition that is decided on it is decided again.
-    pub pods: Option<BTreeMap<(String, String), Vec<ObservedPod>>>,
+    /// The gateways' pods by namespace and name of their server, as of [`crate::security_server::observed::ObservedSecurityServer`].
+    pub pods: BTreeMap<(String, String), Vec<ObservedPod>>,
+    /// Whether `servers`, `pods` and `authorities` were read from the API server itself for this look. What the caches show may be
+    /// behind, so a transition that is decided on it is decided again.
+    pub live: bool,
     /// When the published server configuration of each of `servers` under this anchor ends (annotation
     /// `saatkond.io/expires-at`), by namespace and name of the server; nothing for one that has none.
     pub server_documents_expire: BTreeMap<(String, String), Timestamp>,

@@ -181,6 +181,8 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
     deadlines.extend(
         authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
     );
+    // Whoever is excluded until then is waited for again.
+    deadlines.extend(seen.anchor.spec.rotation.iter().flat_map(|it| &it.excluded).map(|excluded| excluded.until.0));
     deadlines.retain(|deadline| *deadline > now);
     plan.next_check = next_check(now, &uid, deadlines);
     plan
@@ -245,7 +247,7 @@ fn transition(seen: &ObservedTrustAnchor, authority: &AuthorityState, plan: &mut
     let Some(publication) = &plan.publish else { return };
     let before = seen.published.payload().map(|standing| standing.signing_generation);
     let another = before.is_some_and(|before| before != publication.payload.signing_generation);
-    plan.decide_again = seen.pods.is_none() && (another || matches!(authority.step, Step::Publish(_)));
+    plan.decide_again = !seen.live && (another || matches!(authority.step, Step::Publish(_)));
     if let Step::Publish(target) = &authority.step {
         plan.events.push(PlannedEvent {
             warning: false,

@@ -21,6 +21,7 @@ use crate::rotation::{
     Blocker, Held, Observed, Obstacle, Phase, Process, Receipt, Server, Standing, Step, Wish, blockers,
 };
 use crate::schedule::{CannotIssue, can_issue, later};
+use crate::security_server::processes::{Excluded, counted, receipt};
 
 /// How far the clocks of gateways may be behind the operator's. A certificate that begins now is not announced yet.
 pub const SKEW: SignedDuration = SignedDuration::from_secs(60);
@@ -81,7 +82,7 @@ pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Time
         sequence,
         since: since.unwrap_or(now),
         held: held.collect(),
-        servers: servers.iter().map(|server| self::server(seen, server, &hash)).collect(),
+        servers: servers.iter().map(|server| self::server(seen, server, &hash, now)).collect(),
         link_issuer: seen.link_leaf.facts().map(|leaf| leaf.generation),
         wish,
         standing,
@@ -138,9 +139,10 @@ pub fn waits_for(
     seen: &ObservedTrustAnchor,
     document: &InstanceConfiguration,
     servers: &[Arc<SecurityServer>],
+    now: Timestamp,
 ) -> (usize, Vec<Blocker>) {
     let hash = bundle_hash(document);
-    let servers: Vec<_> = servers.iter().map(|server| self::server(seen, server, &hash)).collect();
+    let servers: Vec<_> = servers.iter().map(|server| self::server(seen, server, &hash, now)).collect();
     let standing = Standing::of(document).unwrap_or_else(|| Standing::first(document.signing_generation));
     let processes = servers.iter().map(|server| server.processes.len()).sum();
     (processes, blockers(&standing, document.bundle_sequence, &servers))
@@ -150,7 +152,8 @@ pub fn waits_for(
 #[must_use]
 pub fn reason(obstacle: Obstacle) -> Reason {
     match obstacle {
-        Obstacle::NoReceipt | Obstacle::Vanished => Reason::NoProcess,
+        Obstacle::NoReceipt => Reason::NoProcess,
+        Obstacle::Vanished => Reason::Vanished,
         Obstacle::OtherBundle | Obstacle::OtherLeaf => Reason::ReceiptsPending,
         Obstacle::LeavesNotIssued => Reason::Issuing,
         Obstacle::OldSession => Reason::RotationWaiting,
@@ -176,41 +179,34 @@ fn remembered(status: &RotationStatus) -> RotationEntry {
     }
 }
 
-/// A server with all who may run in its name: every pod that there is, and every process that has stated something and was never
-/// heard to end.
-fn server(seen: &ObservedTrustAnchor, server: &SecurityServer, hash: &str) -> Server {
+/// A server with all who may run in its name, as far as they are waited for.
+fn server(seen: &ObservedTrustAnchor, server: &SecurityServer, hash: &str, now: Timestamp) -> Server {
     let name = (server.namespace().unwrap_or_default(), server.name_any());
     let status = server.status.as_ref();
     let receipts = status.map(|status| status.processes.as_slice()).unwrap_or_default();
-    let there: Option<BTreeSet<&str>> =
-        seen.pods.as_ref().map(|pods| pods.get(&name).into_iter().flatten().map(|pod| pod.uid.as_str()).collect());
-    let stated = receipts.iter().map(|receipt| Process {
-        pod: receipt.pod_uid.clone(),
-        vanished: there.as_ref().is_some_and(|there| !there.contains(receipt.pod_uid.as_str())),
-        receipt: Some(Receipt {
+    let pods = seen.pods.get(&name).map(Vec::as_slice).unwrap_or_default();
+    let excluded = Excluded::of(&seen.anchor, server, now);
+    let counted = counted(server, pods, &excluded, now).into_iter().filter(|pod| excluded.waits_for(&pod.uid));
+    let processes = counted.map(|pod| Process {
+        vanished: pod.vanished_at.is_some(),
+        receipt: receipt(receipts, &pod.uid).map(|receipt| Receipt {
             sequence: receipt.bundle_sequence,
             same_bundle: receipt.bundle_hash.trim_start_matches("sha256:") == hash,
             issue_number: receipt.leaf_issue_number,
             sessions: receipt.old_sessions.clone(),
         }),
+        pod: pod.uid,
     });
-    let silent: Vec<String> = if let Some(there) = &there {
-        let known = |uid: &str| receipts.iter().any(|receipt| receipt.pod_uid == uid);
-        there.iter().filter(|uid| !known(uid)).map(|uid| (*uid).to_owned()).collect()
-    } else {
-        // How many there are is all that is known here.
-        let pods = usize::try_from(status.and_then(|status| status.replicas).unwrap_or(0)).unwrap_or(0);
-        vec![String::new(); pods.saturating_sub(receipts.len())]
-    };
-    let silent = silent.into_iter().map(|pod| Process { pod, vanished: false, receipt: None });
     let leaves = status.into_iter().flat_map(|status| {
         let signing = status.signing.iter().map(|leaf| leaf.issuer_generation);
         status.leaf.iter().map(|leaf| leaf.issuer_generation).chain(signing)
     });
+    // A server that is excluded as a whole may be one whose namespace nobody may write in: its certificates are not waited for either.
+    let leaves = leaves.filter(|_| !excluded.all);
     Server {
         issue_number: status.and_then(|status| status.issue_number).unwrap_or(0),
         issuers: leaves.collect::<BTreeSet<_>>().into_iter().collect(),
-        processes: stated.chain(silent).collect(),
+        processes: processes.collect(),
         name,
     }
 }

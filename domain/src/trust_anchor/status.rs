@@ -1,5 +1,7 @@
 //! What a trust anchor's status says.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -7,7 +9,7 @@ use saatkond_api::SecurityServer;
 use saatkond_api::conditions::{ConditionType, Reason, Statement};
 use saatkond_api::names::{LINK_IDENTITY_SECRET, role};
 use saatkond_api::v1alpha1::trust_anchor::{
-    AdmissionMode, AuthorityState as Phase, AuthorityStatus, BlockingProcess, BundleStatus,
+    AdmissionMode, AuthorityState as Phase, AuthorityStatus, BlockingProcess, BundleStatus, ExcludedServer,
     InstanceConfigurationStatus, TrustAnchorCounts, TrustAnchorStatus,
 };
 use saatkond_wire::configuration::InstanceConfiguration;
@@ -142,7 +144,7 @@ fn statements(
         }
     };
     let document = published_statement(seen, plan, applied, published);
-    let unblocked = unblocked(authority);
+    let unblocked = unblocked(seen, authority);
     let mut parts = Vec::new();
     if is_deleting(anchor) {
         let count = seen.members.len();
@@ -180,8 +182,8 @@ fn statements(
 }
 
 /// Whom a change of the authority waits for, if for anybody.
-fn unblocked(authority: &AuthorityState) -> Statement {
-    match (&authority.step, &authority.standing) {
+fn unblocked(seen: &ObservedTrustAnchor, authority: &AuthorityState) -> Statement {
+    let mut said = match (&authority.step, &authority.standing) {
         (Step::Wait { on, .. }, Some(standing)) if !on.is_empty() => {
             let who: Vec<_> = on.iter().map(ToString::to_string).collect();
             // What waits in Stable is the change that has not begun.
@@ -197,7 +199,21 @@ fn unblocked(authority: &AuthorityState) -> Statement {
             Statement::holds(ConditionType::RotationUnblocked, format!("{} goes on", standing.phase))
         }
         _ => Statement::holds(ConditionType::RotationUnblocked, "no change of the authority is under way"),
+    };
+    // A name that is misspelt would else exclude nobody, and nobody would know.
+    let is_known = |excluded: &ExcludedServer| {
+        seen.servers
+            .iter()
+            .any(|it| it.namespace().as_ref() == Some(&excluded.namespace) && it.name_any() == excluded.name)
+    };
+    let all = seen.anchor.spec.rotation.iter().flat_map(|rotation| &rotation.excluded);
+    let unknown: BTreeSet<_> = all.map(|it| &it.server).filter(|server| !is_known(server)).collect();
+    if !unknown.is_empty() {
+        let names: Vec<_> = unknown.iter().map(|it| format!("{}/{}", it.namespace, it.name)).collect();
+        said.message =
+            format!("{}; no SecurityServer of this instance, but excluded: {}", said.message, listed(&names));
     }
+    said
 }
 
 fn published_statement(
@@ -274,7 +290,7 @@ fn receipts(
     now: Timestamp,
 ) -> (TrustAnchorCounts, Vec<BlockingProcess>) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let (processes, on) = rotation::waits_for(seen, document, servers);
+    let (processes, on) = rotation::waits_for(seen, document, servers, now);
     let mut blocking: Vec<_> = on
         .iter()
         .map(|blocker| {

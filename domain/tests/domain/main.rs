@@ -13,6 +13,7 @@ mod children;
 mod fixtures;
 mod golden;
 mod member;
+mod processes;
 mod reconcile;
 mod rotation;
 mod security_server;

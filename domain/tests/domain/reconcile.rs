@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use saatkond_api::names::{annotation, ca_secret, finalizer};
 use saatkond_domain::children::ChildKind;
@@ -162,7 +163,7 @@ impl World {
             configuration,
             start_copy,
             children,
-            forget,
+            endings,
             deletions,
             foreign: _,
             events: _,
@@ -263,7 +264,14 @@ impl World {
                 });
             })?;
         }
-        for pod in forget {
+        for pod in endings.end {
+            let now = self.now;
+            self.write(format!("end {pod}"), |world| {
+                let receipts = &mut world.servers[index].status.as_mut().unwrap().processes;
+                receipts.iter_mut().filter(|it| it.pod_uid == pod).for_each(|it| it.ended_at = Some(Time(now)));
+            })?;
+        }
+        for pod in endings.forget {
             self.write(format!("forget {pod}"), |world| {
                 world.servers[index].status.as_mut().unwrap().processes.retain(|it| it.pod_uid != pod);
             })?;

@@ -12,6 +12,7 @@ use saatkond_domain::observed::{NamespaceAccess, Published, Stored};
 use saatkond_domain::schedule::{may_renew_at, renew_at, resign_at};
 use saatkond_domain::security_server::observed::{IdentityFacts, ObservedSecurityServer};
 use saatkond_domain::security_server::plan::{AppliedSecurityServer, LeafPlan, SecurityServerPlan, StartCopyPlan};
+use saatkond_domain::security_server::processes::Endings;
 use saatkond_domain::security_server::{plan, status};
 use saatkond_domain::serving::{address, dns_names};
 use saatkond_pki::key::Algorithm;
@@ -26,7 +27,7 @@ fn is_quiet(plan: &SecurityServerPlan) -> bool {
         && plan.configuration.is_none()
         && plan.start_copy == StartCopyPlan::default()
         && plan.children.is_empty()
-        && plan.forget.is_empty()
+        && plan.endings == Endings::default()
         && plan.deletions.is_empty()
 }
 
@@ -396,18 +397,6 @@ fn drift_of_each_child_is_repaired_and_a_foreign_one_is_named() {
             assert_eq!(reason(&outcome(&seen), ConditionType::Ready).0, "ForeignObject");
         }
     }
-}
-
-#[test]
-fn receipts_of_pods_that_are_gone_are_forgotten() {
-    let world = World::steady();
-    let mut seen = world.observe_server(0);
-    seen.pods.as_mut().unwrap().remove(0);
-    assert_eq!(plan(&seen, world.now).forget, ["provider-server-uid-pod-0"]);
-    seen.pods.as_mut().unwrap()[0].deleting = true;
-    assert_eq!(plan(&seen, world.now).forget.len(), 1, "a terminating pod still counts");
-    seen.pods = None;
-    assert!(plan(&seen, world.now).forget.is_empty(), "where pods are not known nobody is forgotten");
 }
 
 #[test]

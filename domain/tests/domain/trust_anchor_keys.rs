@@ -248,13 +248,13 @@ fn another_external_authority_signs_only_when_every_process_trusts_it() {
     // As many receipts as replicas, but one of them is of a pod that is ending, and the new one has stated nothing.
     let mut surging = observe(&world);
     let place = key(&world.servers[1]);
-    let pods = surging.pods.as_mut().unwrap().get_mut(&place).unwrap();
+    let pods = surging.pods.get_mut(&place).unwrap();
     pods.push(ObservedPod { uid: "new".into(), ..pods[0].clone() });
     assert!(plan(&surging, world.now).publish.is_none(), "a new pod has stated nothing");
     // What caches show may be behind: such a transition is decided again.
     let mut cached = observe(&world);
     assert!(!plan(&cached, world.now).decide_again);
-    cached.pods = None;
+    cached.live = false;
     assert!(plan(&cached, world.now).decide_again);
     // A pod without a receipt counts as one that has not.
     world.servers[1].status.as_mut().unwrap().processes.pop();

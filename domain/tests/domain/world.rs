@@ -231,7 +231,8 @@ impl World {
             link_leaf: self.link_leaf.clone(),
             members: self.candidates(|member| member.spec.trust_anchor_ref.name == name),
             servers: self.servers.iter().cloned().map(Arc::new).collect(),
-            pods: Some((0..self.servers.len()).map(|at| (key(&self.servers[at]), self.pods_of(at))).collect()),
+            pods: (0..self.servers.len()).map(|at| (key(&self.servers[at]), self.pods_of(at))).collect(),
+            live: true,
             server_documents_expire: self
                 .configurations
                 .iter()
@@ -302,7 +303,7 @@ impl World {
             configuration: self.configurations.get(&key).cloned().unwrap_or(Published::Absent),
             start_copy: self.copies.get(&key).cloned(),
             children: self.children.get(&key).cloned().unwrap_or_default(),
-            pods: Some(Self::pods(&server, deployed)),
+            pods: Self::pods(&server, deployed),
             deployment: deployed.then_some(DeploymentFacts {
                 observed: true,
                 replicas,
@@ -329,6 +330,7 @@ impl World {
                 uid: format!("{}-pod-{n}", server.uid().unwrap()),
                 created: at(START),
                 deleting: false,
+                ended: false,
             })
             .collect()
     }
@@ -342,7 +344,7 @@ impl World {
             else {
                 continue;
             };
-            let receipts = seen.pods.iter().flatten().map(|pod| ProcessReceipt {
+            let receipts = seen.pods.iter().map(|pod| ProcessReceipt {
                 pod_uid: pod.uid.clone(),
                 incarnation: 1,
                 instance_version: instance.version,
@@ -353,6 +355,7 @@ impl World {
                 leaf_serial: facts.authentication.serial.clone(),
                 old_sessions: Some(vec![]),
                 started_alone: None,
+                ended_at: None,
                 highest_format: 1,
                 reported_at: None,
             });

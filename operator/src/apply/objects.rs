@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::link::receipts;
 use crate::observe::{children, ownership};
 
 /// Sets or takes away our finalizer. Those of others stay.
@@ -113,7 +114,18 @@ pub async fn delete(context: &Context, deletion: &Deletion) -> Result<(), Error>
     }
 }
 
-/// Takes a receipt out of the status: its pod is gone. The receipt's own manager applies nothing any more.
+/// Writes into a receipt that its process has ended, under the receipt's own manager.
+pub async fn end(context: &Context, server: &SecurityServer, pod_uid: &str) -> Result<(), Error> {
+    let receipts = server.status.iter().flat_map(|status| &status.processes);
+    let Some(receipt) = receipts.into_iter().find(|receipt| receipt.pod_uid == pod_uid) else { return Ok(()) };
+    let ended = receipts::ended(receipt, context.clock.now());
+    let name = server.name_any();
+    let doing = format!("note in a receipt of SecurityServer {name} that its process has ended");
+    let api = namespaced::<SecurityServer>(context, server);
+    receipts::write(&api, server, pod_uid, &json!([ended])).await.map_err(Error::api(doing))
+}
+
+/// Takes a receipt out of the status: its process has ended. The receipt's own manager applies nothing any more.
 pub async fn forget(context: &Context, server: &SecurityServer, pod_uid: &str) -> Result<(), Error> {
     let name = server.name_any();
     let api = namespaced::<SecurityServer>(context, server);

@@ -17,6 +17,7 @@ use saatkond_domain::security_server::observed::IdentityFacts;
 use saatkond_domain::security_server::plan::{
     AppliedSecurityServer, IdentityPlan, LeafPlan, SecurityServerPlan, StartCopyPlan,
 };
+use saatkond_domain::security_server::processes::Endings;
 use saatkond_pki::authority::Authority;
 use saatkond_wire::document::FORMAT;
 use saatkond_wire::identity::{Credential, Identity, SigningIdentity};
@@ -58,7 +59,7 @@ async fn steps(
         configuration,
         start_copy,
         children,
-        forget,
+        endings: Endings { end, forget },
         deletions,
         foreign: _, // told in the status
         events: _,  // recorded by the driver, with those of the status
@@ -93,6 +94,9 @@ async fn steps(
         return Err(error);
     }
     apply_children(context, &namespace, children).await?;
+    for pod_uid in end {
+        objects::end(context, server, pod_uid).await?;
+    }
     for pod_uid in forget {
         objects::forget(context, server, pod_uid).await?;
     }

@@ -49,6 +49,7 @@ pub fn judge(
         leaf_serial: loaded.leaf_serial.clone(),
         old_sessions: loaded.old_sessions.clone(),
         started_alone: loaded.started_alone.map(|at| Time(whole_seconds(at))),
+        ended_at: None,
         highest_format,
         reported_at: Some(Time(whole_seconds(now))),
     };
@@ -58,6 +59,10 @@ pub fn judge(
     }
     if receipt.incarnation > old.incarnation {
         return Judgement::Store(Box::new(receipt));
+    }
+    // What it said before it ended may arrive after.
+    if old.ended_at.is_some() {
+        return Judgement::Stale;
     }
     // Within one incarnation nothing ever goes back: what would is an old poll that arrives late.
     let numbers = |r: &ProcessReceipt| [r.instance_version, r.server_version, r.bundle_sequence, r.leaf_issue_number];
@@ -132,16 +137,30 @@ pub async fn store(
     Ok(())
 }
 
-/// Forgets a process that says it has ended. A later incarnation's receipt stays.
-pub async fn forget(client: &Client, known: &SecurityServer, process: &ProcessId) -> Result<(), StoreError> {
+/// The receipt of a process that has ended.
+#[must_use]
+pub fn ended(receipt: &ProcessReceipt, now: Timestamp) -> ProcessReceipt {
+    let at = Some(Time(whole_seconds(now)));
+    ProcessReceipt { ended_at: at.clone(), reported_at: at, ..receipt.clone() }
+}
+
+/// Notes that a process says it has ended. A later incarnation's receipt stays. The controller takes the entry out once nothing else
+/// speaks of the process: until then it is what shows that this one has not vanished.
+pub async fn end(
+    client: &Client,
+    known: &SecurityServer,
+    process: &ProcessId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let api = api(client, known);
     for attempt in 1.. {
         let Some(server) = api.get_opt(&known.name_any()).await.map_err(failed)? else { return Ok(()) };
-        match find(&server, &process.pod_uid) {
-            Some(standing) if standing.incarnation <= process.incarnation => {}
-            _ => return Ok(()),
-        }
-        match write(&api, &server, &process.pod_uid, &json!([])).await {
+        let standing = find(&server, &process.pod_uid);
+        let Some(standing) = standing.filter(|it| it.incarnation <= process.incarnation && it.ended_at.is_none())
+        else {
+            return Ok(());
+        };
+        match write(&api, &server, &process.pod_uid, &json!([ended(standing, now)])).await {
             Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {}
             Err(error) => return Err(failed(error)),
             Ok(()) => return Ok(()),
@@ -165,7 +184,7 @@ fn failed(error: kube::Error) -> StoreError {
 }
 
 /// Applies the entries of this process's manager: one, or none, which takes away what it applied before.
-async fn write(
+pub(crate) async fn write(
     api: &Api<SecurityServer>,
     server: &SecurityServer,
     pod_uid: &str,
@@ -217,6 +236,16 @@ mod tests {
         match judge(None, &process(incarnation), loaded, 1, at(NOW)) {
             Judgement::Store(receipt) => *receipt,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_process_said_before_it_ended_is_stale_and_what_the_next_says_is_not() {
+        let over = ended(&stored(1, &loaded(5, 5, 5, 5)), at(NOW));
+        for later in [loaded(5, 5, 5, 5), loaded(6, 6, 6, 6)] {
+            assert_eq!(judge(Some(&over), &process(1), &later, 1, at(NOW)), Judgement::Stale);
+            let Judgement::Store(next) = judge(Some(&over), &process(2), &later, 1, at(NOW)) else { panic!() };
+            assert_eq!((next.incarnation, next.ended_at), (2, None));
         }
     }
 

@@ -31,7 +31,7 @@ use tower::ServiceBuilder;
 
 use super::documents::{Documents, Pair, ServerKey, read_fresh};
 use super::peers::{Peers, key_of};
-use super::receipts::{StoreError, forget, store};
+use super::receipts::{self, StoreError, store};
 use super::tls::CurrentTls;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -348,7 +348,7 @@ async fn goodbye(State(state): State<Arc<LinkState>>, Extension(peer): Extension
             return Err(Refused::Malformed);
         }
         let server = state.peers.find(&peer.0, state.clock.now()).ok_or(Refused::UnknownKey)?;
-        forget(&state.client, &server, &goodbye.process).await?;
+        receipts::end(&state.client, &server, &goodbye.process, state.clock.now()).await?;
         Ok(())
     };
     match done.await {

@@ -10,9 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use saatkond_domain::observed::Stored;
-use saatkond_domain::observed::{
-    AdmissionPolicy, DeploymentFacts, ObservedDescriptions, ObservedPod, ObservedStartCopy,
-};
+use saatkond_domain::observed::{AdmissionPolicy, DeploymentFacts, ObservedDescriptions, ObservedStartCopy};
 use saatkond_domain::security_server::observed::IdentityFacts;
 use saatkond_wire::configuration::InstanceConfiguration;
 
@@ -72,17 +70,6 @@ pub struct CheckedChild {
     pub deployment: Option<DeploymentFacts>,
 }
 
-/// Pods of a server, as listed last.
-#[derive(Debug, Clone)]
-pub struct ListedPods {
-    /// The Deployment's version at that time.
-    pub deployment: Option<String>,
-    /// When, by the monotonic clock.
-    pub at: Duration,
-    /// The pods.
-    pub pods: Vec<ObservedPod>,
-}
-
 /// Descriptions of a member's services, as read last.
 #[derive(Debug, Clone)]
 pub struct ReadDescriptions {
@@ -107,8 +94,6 @@ pub struct Caches {
     pub instances: Parsed<InstanceConfiguration>,
     /// Server configurations by name of the ConfigMap.
     pub configurations: Packed,
-    /// Pods by server.
-    pub pods: Mutex<HashMap<Place, ListedPods>>,
     /// Descriptions by member.
     pub descriptions: Mutex<HashMap<Place, ReadDescriptions>>,
     /// Whether claims are guarded, and when that was read.
@@ -121,7 +106,6 @@ impl Caches {
         self.identities.retain(|known| known != place);
         self.start_copies.retain(|known| known != place);
         self.configurations.forget(&saatkond_domain::names::server_configuration(&place.0, &place.1));
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
     }
 
     /// Forgets everything about a Member that is gone.

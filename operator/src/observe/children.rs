@@ -3,14 +3,10 @@
 //! The watches show metadata alone. An object is read whole only when its version is one that was not looked at yet; what
 //! remains is whether it still says everything that was applied, and for a Deployment its status.
 
-use std::sync::PoisonError;
-use std::time::Duration;
-
 use k8s_openapi::api::apps::v1::DeploymentStatus;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use kube::core::PartialObjectMeta;
 use saatkond_api::SecurityServer;
 use saatkond_api::names::{annotation, entry, label, role};
 use saatkond_domain::children::{Child, ChildKind, covers};
@@ -21,11 +17,12 @@ use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::document::{self, Payload};
 use serde::{Deserialize, Serialize};
 
-use super::caches::{CheckedChild, ListedPods};
+use super::caches::CheckedChild;
 use super::ownership;
 use crate::child_meta::ChildMeta;
 use crate::context::Context;
 use crate::error::Error;
+use crate::pods::GatewayPod;
 use crate::signer::AnchorKeys;
 
 /// The kinds of children.
@@ -267,55 +264,10 @@ pub fn copy_of(meta: &ChildMeta) -> ObservedStartCopy {
     }
 }
 
-/// How long a list of pods counts while nothing says that it has changed, and while something does.
-const PODS_QUIET: Duration = Duration::from_mins(10);
-const PODS_MOVING: Duration = Duration::from_secs(5);
-
-/// The gateways' pods. Listed again when the Deployment has changed, and soon when a pod is ending or a receipt is of none.
-pub async fn pods(context: &Context, server: &SecurityServer) -> Result<Vec<ObservedPod>, Error> {
-    let namespace = server.namespace().unwrap_or_default();
-    let name = server.name_any();
-    let place = (namespace.clone(), name.clone());
-    let deployment = context.world.children_in(ChildKind::Deployment, &namespace);
-    let uid = server.uid().unwrap_or_default();
-    let deployment = deployment.iter().find(|meta| is_of(meta, &uid, &name));
-    let deployment = deployment.map(|meta| meta.version.to_string());
-    let now = context.clock.elapsed();
-    let known = context.caches.pods.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
-    if let Some(known) = known.filter(|known| known.deployment == deployment) {
-        let receipts = server.status.iter().flat_map(|status| &status.processes);
-        let orphan = receipts.into_iter().any(|receipt| !known.pods.iter().any(|pod| pod.uid == receipt.pod_uid));
-        let moving = orphan || known.pods.iter().any(|pod| pod.deleting);
-        let bound = if moving { PODS_MOVING } else { PODS_QUIET };
-        if now.saturating_sub(known.at) < bound {
-            return Ok(known.pods);
-        }
-    }
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-    let params = ListParams::default().labels(&format!("{}={}", label::SECURITY_SERVER, label_value(&name)));
-    let listed =
-        api.list_metadata(&params).await.map_err(Error::api(format!("list the pods of {namespace}/{name}")))?;
-    let pods: Vec<_> = listed.items.iter().map(pod).collect();
-    let listed = ListedPods { deployment, at: now, pods: pods.clone() };
-    context.caches.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(place, listed);
-    Ok(pods)
-}
-
-/// All gateways' pods of a namespace as they are now, each with the label that says whose it is.
+/// All gateways' pods of a namespace as they are now, with the server of each.
 pub async fn pods_in(context: &Context, namespace: &str) -> Result<Vec<(String, ObservedPod)>, Error> {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<GatewayPod> = Api::namespaced(context.client.clone(), namespace);
     let params = ListParams::default().labels(label::SECURITY_SERVER);
-    let listed = api.list_metadata(&params).await.map_err(Error::api(format!("list the pods of {namespace}")))?;
-    let labelled =
-        listed.items.iter().filter_map(|meta| Some((meta.labels().get(label::SECURITY_SERVER)?.clone(), pod(meta))));
-    Ok(labelled.collect())
-}
-
-fn pod(meta: &PartialObjectMeta<Pod>) -> ObservedPod {
-    ObservedPod {
-        name: meta.name_any(),
-        uid: meta.uid().unwrap_or_default(),
-        created: meta.creation_timestamp().map_or(jiff::Timestamp::UNIX_EPOCH, |at| at.0),
-        deleting: meta.metadata.deletion_timestamp.is_some(),
-    }
+    let listed = api.list(&params).await.map_err(Error::api(format!("list the pods of {namespace}")))?;
+    Ok(listed.items.iter().filter_map(|pod| Some((pod.server()?.to_owned(), pod.observed(false)))).collect())
 }

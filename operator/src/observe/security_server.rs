@@ -84,7 +84,7 @@ pub async fn gather(
         configuration: configuration.published.clone(),
         start_copy: if granted { children::start_copy(context, &server, &known).await? } else { None },
         children: Vec::new(),
-        pods: if granted { Some(children::pods(context, &server).await?) } else { None },
+        pods: world.pods.of(&own.0, &own.1),
         deployment: None,
         namespace,
         owner,

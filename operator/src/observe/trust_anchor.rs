@@ -54,12 +54,17 @@ pub async fn gather(
         namespaces.contains(&place.0) || named.contains(&place)
     };
     let (servers, pods) = match reading {
-        Reading::Cached => (world.servers.filter(concerns), None),
+        Reading::Cached => {
+            let servers = world.servers.filter(concerns);
+            let places = servers.iter().map(|server| crate::store::place(&**server));
+            let pods = places.map(|place| (place.clone(), world.pods.of(&place.0, &place.1))).collect();
+            (servers, pods)
+        }
         Reading::Live => {
             // The receipts before the pods: a process that comes in between is seen, and has stated nothing.
             let servers: Vec<_> = live_servers(context).await?.into_iter().filter(|server| concerns(server)).collect();
             let pods = live_pods(context, &servers).await?;
-            (servers, Some(pods))
+            (servers, pods)
         }
     };
     Ok(ObservedTrustAnchor {
@@ -76,6 +81,7 @@ pub async fn gather(
         server_documents_expire: server_documents_expire(context, &name, &servers),
         servers,
         pods,
+        live: reading == Reading::Live,
         anchor,
     })
 }
@@ -99,9 +105,11 @@ async fn live_pods(context: &Context, servers: &[Arc<SecurityServer>]) -> Result
     for namespace in namespaces {
         let all = children::pods_in(context, &namespace).await?;
         for server in servers.iter().filter(|server| server.namespace().as_deref() == Some(&*namespace)) {
-            let value = label_value(&server.name_any());
-            let own = all.iter().filter(|(of, _)| *of == value).map(|(_, pod)| pod.clone());
-            pods.insert(crate::store::place(&**server), own.collect());
+            let name = server.name_any();
+            let own = all.iter().filter(|(of, _)| *of == name).map(|(_, pod)| pod.clone());
+            // That a process has ended stays true; the list no longer shows it.
+            let ended = context.world.pods.ended(&namespace, &name);
+            pods.insert(crate::store::place(&**server), own.chain(ended).collect());
         }
     }
     Ok(pods)

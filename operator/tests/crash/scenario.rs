@@ -5,7 +5,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::state::within;
-use crate::support::{SYSTEM, federation, gateway_pods};
+use crate::support::{SYSTEM, end_pod, federation, gateway_pods, until_stated};
 
 /// Declares a federation, as its administrator.
 pub async fn declare(admin: &Client, stem: &str) {
@@ -81,6 +81,10 @@ impl Scenario {
                 let subsystems = json!([{"code": "population", "connectionType": "HTTP", "services": services}]);
                 edit("Member", "register", json!({"spec": {"subsystems": subsystems}})).await;
                 edit("SecurityServer", "ss1", json!({"spec": {"replicas": 3}})).await;
+                // The end of a process takes three writes.
+                gateway_pods(admin, &home, "ss1").await;
+                until_stated(admin, &home, "ss1", 2).await;
+                end_pod(admin, &home, "ss1-0").await;
             }
             Self::Departure => {
                 for (name, object) in [("SecurityServer", "ss1"), ("Member", "register"), ("TrustAnchor", stem)] {

@@ -259,7 +259,7 @@ impl Stage {
     /// Takes away all of a plan: nothing here collects garbage, and the next operator is to find nothing of it.
     pub async fn clear(&self, stem: &str) {
         let pods: Api<Pod> = Api::namespaced(self.admin.clone(), &format!("{stem}-home"));
-        let _ = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+        let _ = pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await;
         for (key, object) in objects(&self.admin, stem).await {
             let (name, _) = key.split_once(' ').unwrap();
             let api = within(&self.admin, name, &object.namespace().unwrap_or_default());

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
 use saatkond_api::names::{label, manager};
@@ -320,14 +322,48 @@ pub async fn gateway_pods(client: &Client, namespace: &str, server: &str) {
     for number in 0..2 {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": format!("{server}-{number}"), "labels": {label::SECURITY_SERVER: server}},
+            "metadata": {
+                "name": format!("{server}-{number}"),
+                "labels": {label::SECURITY_SERVER: server, "pod-template-hash": "faked"},
+                // Nothing there collects garbage, so nobody misses the ReplicaSet.
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{server}-faked"), "uid": "faked",
+                    "controller": true,
+                }],
+            },
             "spec": {
+                // Else it would be known that it never ran.
+                "nodeName": "faked",
                 "serviceAccountName": server, "automountServiceAccountToken": false,
                 "containers": [{"name": "gateway", "image": "registry.invalid/saatkond:test"}],
             },
         });
         api.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     }
+}
+
+/// Waits until as many processes of a server have stated something.
+pub async fn until_stated(client: &Client, namespace: &str, server: &str, count: usize) {
+    until(&format!("{count} receipts of {namespace}/{server}"), Duration::from_secs(30), || async {
+        let status = get(client, "SecurityServer", namespace, server).await.unwrap_or_default()["status"].clone();
+        let stated = status["processes"].as_array().map_or(0, Vec::len);
+        if stated == count { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
+}
+
+/// Ends one of [`gateway_pods`] as the kubelet would: asked to, its container terminated and reported so. Its object stays until it is
+/// deleted by force, which is what the kubelet does last.
+pub async fn end_pod(client: &Client, namespace: &str, name: &str) {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    api.delete(name, &DeleteParams::default()).await.unwrap();
+    let terminated = json!({"exitCode": 0, "reason": "Completed"});
+    let container = json!({
+        "name": "gateway", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": terminated},
+    });
+    let status = json!({"status": {"phase": "Succeeded", "containerStatuses": [container]}});
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
 /// Answers for the gateways: each of [`gateway_pods`] loads at once what is published and stored for its server, and states it as the
@@ -352,6 +388,10 @@ pub fn fake_receipts(client: Client) -> tokio::task::JoinHandle<()> {
             let listed = pods.list_metadata(&ListParams::default().labels(label::SECURITY_SERVER)).await;
             let mut processes = BTreeMap::<_, Vec<_>>::new();
             for pod in listed.map(|list| list.items).unwrap_or_default() {
+                // Nothing runs what is being deleted; and what has no owner is no gateway.
+                if pod.metadata.deletion_timestamp.is_some() || pod.owner_references().is_empty() {
+                    continue;
+                }
                 let server = pod.labels().get(label::SECURITY_SERVER).cloned().unwrap_or_default();
                 processes.entry((pod.namespace().unwrap_or_default(), server)).or_default().extend(pod.uid());
             }

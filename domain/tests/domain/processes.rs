@@ -1,0 +1,214 @@
+//! Who counts, who has ended, who has vanished, and whom a person has excluded.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use saatkond_api::conditions::{ConditionType, Reason};
+use saatkond_api::v1alpha1::trust_anchor::{ExcludedServer, Exclusion, Rotation};
+use saatkond_domain::observed::ObservedPod;
+use saatkond_domain::security_server::observed::ObservedSecurityServer;
+use saatkond_domain::security_server::plan::AppliedSecurityServer;
+use saatkond_domain::security_server::{plan, processes, status};
+use saatkond_domain::trust_anchor;
+use saatkond_domain::trust_anchor::plan::AppliedTrustAnchor;
+
+use crate::world::World;
+
+const POD: &str = "provider-server-uid-pod-0";
+const OTHER: &str = "provider-server-uid-pod-1";
+
+/// Writes what a look at the first server comes to, as the operator would; `pods` are seen.
+fn look(world: &mut World, pods: &[ObservedPod]) {
+    let mut seen = world.observe_server(0);
+    seen.pods = pods.to_vec();
+    let todo = plan(&seen, world.now);
+    let standing = world.servers[0].status.as_mut().unwrap();
+    for receipt in &mut standing.processes {
+        if todo.endings.end.contains(&receipt.pod_uid) {
+            receipt.ended_at = Some(Time(world.now));
+        }
+    }
+    standing.processes.retain(|receipt| !todo.endings.forget.contains(&receipt.pod_uid));
+    let pods = status::status(&seen, &todo, &AppliedSecurityServer::default(), world.now).status.pods;
+    world.servers[0].status.as_mut().unwrap().pods = pods;
+}
+
+fn standing(world: &World) -> (Vec<(&str, bool)>, Vec<(&str, bool)>) {
+    let status = world.servers[0].status.as_ref().unwrap();
+    let pods = status.pods.iter().map(|pod| (&*pod.uid, pod.vanished_at.is_some()));
+    let receipts = status.processes.iter().map(|receipt| (&*receipt.pod_uid, receipt.ended_at.is_some()));
+    (pods.collect(), receipts.collect())
+}
+
+fn pods(world: &World) -> Vec<ObservedPod> {
+    world.observe_server(0).pods
+}
+
+fn exclude(world: &mut World, process: Option<&str>, until: i64) {
+    let server = &world.servers[0];
+    let server = ExcludedServer { namespace: server.namespace().unwrap(), name: server.name_any() };
+    let until = Time(jiff::Timestamp::from_second(world.now.as_second() + until).unwrap());
+    let exclusion = Exclusion { server, process: process.map(str::to_owned), reason: "burnt".into(), until };
+    world.anchors[0].spec.rotation = Some(Rotation { excluded: vec![exclusion], ..Rotation::default() });
+}
+
+/// Who is waited for in the first server, and whether it has vanished.
+fn waited_for(world: &World, pods: &[ObservedPod]) -> Vec<(String, bool)> {
+    let mut seen = world.observe_anchor(0);
+    let server = seen.servers.iter().find(|server| server.uid() == world.servers[0].uid()).unwrap().clone();
+    seen.pods.insert((server.namespace().unwrap(), server.name_any()), pods.to_vec());
+    let mut document = seen.published.payload().unwrap().clone();
+    // Nobody has stated that.
+    document.bundle_sequence += 1;
+    let (_, on) = trust_anchor::rotation::waits_for(&seen, &document, &[server], world.now);
+    let vanished = |obstacle| trust_anchor::rotation::reason(obstacle) == Reason::Vanished;
+    on.into_iter().map(|blocker| (blocker.pod.unwrap(), vanished(blocker.obstacle))).collect()
+}
+
+#[test]
+fn an_end_is_noted_in_the_receipt_then_nobody_counts_it_then_the_receipt_goes() {
+    for there in [true, false] {
+        let mut world = World::steady();
+        let mut all = pods(&world);
+        look(&mut world, &all);
+        assert_eq!(standing(&world), (vec![(POD, false), (OTHER, false)], vec![(POD, false), (OTHER, false)]));
+        all[0].deleting = true;
+        look(&mut world, &all);
+        assert_eq!(standing(&world).0.len(), 2, "a terminating one counts");
+        all[0].ended = true;
+        look(&mut world, &all);
+        // Whoever starts anew from here on need not have seen the end.
+        if !there {
+            all.remove(0);
+        }
+        assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(POD, true), (OTHER, false)]));
+        look(&mut world, &all);
+        assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(OTHER, false)]));
+        look(&mut world, &all);
+        assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(OTHER, false)]));
+    }
+}
+
+/// Between any two writes of an end the process may die, and the next one has not seen the pod.
+#[test]
+fn an_end_that_was_noted_is_not_lost_with_whoever_saw_it() {
+    let mut world = World::steady();
+    let mut all = pods(&world);
+    look(&mut world, &all);
+    (all[0].deleting, all[0].ended) = (true, true);
+    // Only the first of the writes was carried out.
+    let todo = plan(&ObservedSecurityServer { pods: all.clone(), ..world.observe_server(0) }, world.now);
+    assert_eq!((todo.endings.end.as_slice(), todo.endings.forget.len()), ([POD.to_owned()].as_slice(), 0));
+    world.servers[0].status.as_mut().unwrap().processes[0].ended_at = Some(Time(world.now));
+    all.remove(0);
+    look(&mut world, &all);
+    look(&mut world, &all);
+    assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(OTHER, false)]));
+}
+
+#[test]
+fn a_goodbye_is_an_end_once_the_pod_does_not_come_back() {
+    let mut world = World::steady();
+    let mut all = pods(&world);
+    look(&mut world, &all);
+    world.servers[0].status.as_mut().unwrap().processes[0].ended_at = Some(Time(world.now));
+    look(&mut world, &all);
+    assert_eq!(standing(&world).0, [(POD, false), (OTHER, false)], "its container is started again");
+    assert!(waited_for(&world, &all).contains(&(POD.to_owned(), false)), "and that one has stated nothing");
+    all[0].deleting = true;
+    look(&mut world, &all);
+    assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(POD, true), (OTHER, false)]));
+    assert_eq!(waited_for(&world, &all), [(OTHER.to_owned(), false)]);
+    look(&mut world, &all);
+    assert_eq!(standing(&world).1, [(POD, true), (OTHER, false)], "as long as the object is there the goodbye stays");
+    all.remove(0);
+    look(&mut world, &all);
+    assert_eq!(standing(&world).1, [(OTHER, false)]);
+}
+
+#[test]
+fn a_pod_that_is_gone_without_a_word_counts_until_somebody_says_otherwise() {
+    for stated in [true, false] {
+        let mut world = World::steady();
+        let all = pods(&world);
+        look(&mut world, &all);
+        if !stated {
+            world.servers[0].status.as_mut().unwrap().processes.remove(0);
+        }
+        world.later(60);
+        let vanished_at = world.now;
+        look(&mut world, &all[1..]);
+        world.later(60);
+        look(&mut world, &all[1..]);
+        assert_eq!(standing(&world).0, [(POD, true), (OTHER, false)]);
+        assert_eq!(world.servers[0].status.as_ref().unwrap().pods[0].vanished_at, Some(Time(vanished_at)));
+        assert_eq!(waited_for(&world, &all[1..]), [(POD.to_owned(), true), (OTHER.to_owned(), false)]);
+        let seen = ObservedSecurityServer { pods: all[1..].to_vec(), ..world.observe_server(0) };
+        let told = status::status(&seen, &plan(&seen, world.now), &AppliedSecurityServer::default(), world.now).status;
+        let told = |of: ConditionType| told.conditions.iter().find(|it| it.type_ == of.as_str()).unwrap().clone();
+        let loaded = told(ConditionType::ConfigurationLoaded);
+        assert_eq!((&*loaded.status, &*loaded.reason), ("True", "Vanished"), "{loaded:?}");
+        assert!(loaded.message.contains(POD), "{loaded:?}");
+        // It was there all the time: a watch was behind.
+        let mut again = world.clone();
+        look(&mut again, &all);
+        assert_eq!(standing(&again).0, [(POD, false), (OTHER, false)]);
+
+        exclude(&mut world, Some(POD), 3600);
+        assert_eq!(waited_for(&world, &all[1..]), [(OTHER.to_owned(), false)]);
+        look(&mut world, &all[1..]);
+        look(&mut world, &all[1..]);
+        assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(OTHER, false)]), "it is forgotten for good");
+        world.later(3601);
+        assert_eq!(waited_for(&world, &all[1..]), [(OTHER.to_owned(), false)]);
+    }
+}
+
+#[test]
+fn who_is_excluded_is_not_waited_for_until_then_and_goes_on_otherwise() {
+    let mut world = World::steady();
+    let all = pods(&world);
+    look(&mut world, &all);
+    let both = || vec![(POD.to_owned(), false), (OTHER.to_owned(), false)];
+    assert_eq!(waited_for(&world, &all), both());
+    exclude(&mut world, Some(POD), 60);
+    assert_eq!(waited_for(&world, &all), both()[1..]);
+    look(&mut world, &all);
+    assert_eq!(standing(&world), (vec![(POD, false), (OTHER, false)], vec![(POD, false), (OTHER, false)]));
+    let next = trust_anchor::plan(&world.observe_anchor(0), world.now).next_check;
+    assert!(next <= world.anchors[0].spec.rotation.as_ref().unwrap().excluded[0].until.0, "its end is waited for");
+    world.later(59);
+    assert_eq!(waited_for(&world, &all), both()[1..]);
+    world.later(1);
+    assert_eq!(waited_for(&world, &all), both());
+    exclude(&mut world, None, 60);
+    assert_eq!(waited_for(&world, &all), []);
+    // A server that is excluded for a while keeps what is known of its processes.
+    look(&mut world, &all[1..]);
+    assert_eq!(standing(&world).0, [(POD, true), (OTHER, false)]);
+}
+
+#[test]
+fn an_exclusion_of_nobody_is_told() {
+    let mut world = World::steady();
+    exclude(&mut world, None, 60);
+    let told = |world: &World| {
+        let seen = world.observe_anchor(0);
+        let todo = trust_anchor::plan(&seen, world.now);
+        let update = trust_anchor::status(&seen, &todo, &AppliedTrustAnchor::default(), world.now);
+        let all = update.status.conditions;
+        all.into_iter().find(|it| it.type_ == ConditionType::RotationUnblocked.as_str()).unwrap().message
+    };
+    assert!(!told(&world).contains("excluded"), "{}", told(&world));
+    world.anchors[0].spec.rotation.as_mut().unwrap().excluded[0].server.name = "ss9".into();
+    assert!(told(&world).contains("no SecurityServer of this instance, but excluded: population-register/ss9"));
+}
+
+#[test]
+fn a_full_list_of_pods_stays_within_its_bound() {
+    let world = World::steady();
+    let mut seen = world.observe_server(0);
+    let more = |number: usize| ObservedPod { uid: format!("more-{number:03}"), ..seen.pods[0].clone() };
+    seen.pods = (0..processes::MAX_PODS + 5).map(more).collect();
+    let told = status::status(&seen, &plan(&seen, world.now), &AppliedSecurityServer::default(), world.now).status;
+    assert_eq!(told.pods.len(), processes::MAX_PODS);
+}

@@ -1,0 +1,330 @@
+//! The gateways' pods, and which of them were seen to end.
+//!
+//! That a process has ended is learnt from the kubelet's report in its pod, and the object goes a moment after. So pods are watched:
+//! whoever lists them finds some gone and cannot tell one that has ended from one that was deleted by force and still runs.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt};
+use saatkond_api::names::label;
+use saatkond_domain::observed::ObservedPod;
+use serde::Deserialize;
+
+use crate::watches::Change;
+
+/// Of a Pod what is needed to tell whose it is and whether its process has ended.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GatewayPod {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    phase: String,
+    container_statuses: Vec<Container>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    state: State,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct State {
+    terminated: Option<serde::de::IgnoredAny>,
+}
+
+impl Resource for GatewayPod {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl GatewayPod {
+    /// The SecurityServer whose process it runs. Its label selects it and its owner decides: a ReplicaSet of the server's Deployment, as
+    /// the Deployment's controller names it. A pod that somebody has made with our label is nobody's.
+    pub fn server(&self) -> Option<&str> {
+        let labels = self.labels();
+        let server = labels.get(label::SECURITY_SERVER)?;
+        let replica_set = format!("{server}-{}", labels.get("pod-template-hash")?);
+        let is_ours = self
+            .owner_references()
+            .iter()
+            .any(|owner| owner.controller == Some(true) && owner.kind == "ReplicaSet" && owner.name == replica_set);
+        is_ours.then_some(server)
+    }
+
+    /// The pod as decisions see it. `gone`: its object is, this is how it was seen last.
+    pub fn observed(&self, gone: bool) -> ObservedPod {
+        let deleting = self.metadata.deletion_timestamp.is_some();
+        // One that stays has its containers started again, unless the kubelet has given it up.
+        let over = gone || deleting || matches!(&*self.status.phase, "Failed" | "Succeeded");
+        let containers = &self.status.container_statuses;
+        let ended = !containers.is_empty() && containers.iter().all(|it| it.state.terminated.is_some());
+        // No kubelet has ever heard of a pod without a node, and none will once it is being deleted.
+        let never_ran = self.spec.node_name.is_none() && (gone || deleting);
+        ObservedPod {
+            name: self.name_any(),
+            uid: self.uid().unwrap_or_default(),
+            created: self.creation_timestamp().map_or(jiff::Timestamp::UNIX_EPOCH, |at| at.0),
+            deleting,
+            ended: never_ran || (over && ended),
+        }
+    }
+}
+
+/// How many pods that are gone are remembered of a server: something may speak of them a moment longer.
+const REMEMBERED: usize = 100;
+
+/// Namespace and name of a SecurityServer.
+type Server = (String, String);
+
+/// All gateways' pods.
+#[derive(Debug, Default)]
+pub struct Pods {
+    all: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    listed: bool,
+    servers: BTreeMap<Server, OfServer>,
+}
+
+#[derive(Debug, Default)]
+struct OfServer {
+    there: BTreeMap<String, ObservedPod>,
+    /// Gone, and seen to have ended.
+    ended: VecDeque<ObservedPod>,
+}
+
+impl Pods {
+    /// Takes over what a watch says. Returns the servers that it concerns.
+    pub fn take(&self, change: Change<GatewayPod>) -> Vec<Server> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = |pod: &GatewayPod| Some((pod.namespace()?, pod.server()?.to_owned()));
+        match change {
+            Change::All(pods) => {
+                all.listed = true;
+                let mut concerned: Vec<_> = all.servers.keys().cloned().collect();
+                let listed: BTreeSet<_> = pods.iter().filter_map(ResourceExt::uid).collect();
+                for of in all.servers.values_mut() {
+                    // Of those that are missing now nobody has seen more than this.
+                    let before = std::mem::take(&mut of.there).into_values();
+                    before.filter(|pod| pod.ended && !listed.contains(&pod.uid)).for_each(|pod| of.remember(pod));
+                }
+                for (server, pod) in pods.iter().filter_map(|pod| Some((place(pod)?, pod))) {
+                    let pod = pod.observed(false);
+                    all.servers.entry(server.clone()).or_default().there.insert(pod.uid.clone(), pod);
+                    concerned.push(server);
+                }
+                concerned.sort();
+                concerned.dedup();
+                concerned
+            }
+            Change::There(pod) => {
+                let Some(server) = place(&pod) else { return Vec::new() };
+                let pod = pod.observed(false);
+                all.servers.entry(server.clone()).or_default().there.insert(pod.uid.clone(), pod);
+                vec![server]
+            }
+            Change::Gone(pod) => {
+                let Some(server) = place(&pod) else { return Vec::new() };
+                let of = all.servers.entry(server.clone()).or_default();
+                let pod = pod.observed(true);
+                let before = of.there.remove(&pod.uid);
+                if pod.ended || before.is_some_and(|before| before.ended) {
+                    of.remember(ObservedPod { ended: true, ..pod });
+                }
+                vec![server]
+            }
+        }
+    }
+
+    /// Whether the first list has arrived.
+    pub fn is_listed(&self) -> bool {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).listed
+    }
+
+    /// The pods of a server: those that there are, and those that are gone and were seen to end.
+    pub fn of(&self, namespace: &str, server: &str) -> Vec<ObservedPod> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = all.servers.get(&(namespace.to_owned(), server.to_owned()));
+        of.into_iter().flat_map(|of| of.there.values().chain(&of.ended)).cloned().collect()
+    }
+
+    /// Those of a server that are gone and were seen to end.
+    pub fn ended(&self, namespace: &str, server: &str) -> Vec<ObservedPod> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = all.servers.get(&(namespace.to_owned(), server.to_owned()));
+        of.into_iter().flat_map(|of| &of.ended).cloned().collect()
+    }
+
+    /// Forgets a server that is gone.
+    pub fn forget(&self, namespace: &str, server: &str) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (namespace.to_owned(), server.to_owned());
+        if all.servers.get(&place).is_some_and(|of| of.there.is_empty()) {
+            all.servers.remove(&place);
+        }
+    }
+}
+
+impl OfServer {
+    fn remember(&mut self, pod: ObservedPod) {
+        self.ended.push_back(pod);
+        if self.ended.len() > REMEMBERED {
+            self.ended.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(uid: &str, status: &Value) -> GatewayPod {
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "ss1-abc", "uid": "r", "controller": true,
+        });
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": uid, "namespace": "n", "uid": uid, "ownerReferences": [owner],
+                "labels": {label::SECURITY_SERVER: "ss1", "pod-template-hash": "abc"},
+            },
+            "spec": {"nodeName": "node"},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn running() -> Value {
+        json!({"phase": "Running", "containerStatuses": [{"state": {"running": {"startedAt": "2026-01-02T00:00:00Z"}}}]})
+    }
+
+    fn terminated() -> Value {
+        json!({"phase": "Running", "containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}]})
+    }
+
+    fn deleted(mut pod: GatewayPod) -> GatewayPod {
+        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-02T00:00:00Z")).unwrap();
+        pod
+    }
+
+    #[test]
+    fn a_process_has_ended_where_the_kubelet_says_so_of_a_pod_that_does_not_come_back() {
+        let unscheduled = |pod: GatewayPod| GatewayPod { spec: Spec::default(), ..pod };
+        let failed = |state: Value| json!({"phase": "Failed", "containerStatuses": [{"state": state}]});
+        for (what, pod, gone, expected) in [
+            ("it runs", pod("p", &running()), false, false),
+            ("its container is started again", pod("p", &terminated()), false, false),
+            ("it is being deleted and runs", deleted(pod("p", &running())), false, false),
+            ("it is being deleted and has ended", deleted(pod("p", &terminated())), false, true),
+            ("it is gone and had ended", pod("p", &terminated()), true, true),
+            ("it was deleted by force", deleted(pod("p", &running())), true, false),
+            ("it was deleted by force before the kubelet said anything", deleted(pod("p", &json!({}))), true, false),
+            ("it was evicted", pod("p", &failed(json!({"terminated": {}}))), false, true),
+            ("its node is gone", pod("p", &failed(json!({"running": {}}))), false, false),
+            ("it waits for a node", unscheduled(pod("p", &json!({}))), false, false),
+            ("it never had a node", unscheduled(deleted(pod("p", &json!({})))), false, true),
+            ("it never had a node and is gone", unscheduled(pod("p", &json!({}))), true, true),
+        ] {
+            assert_eq!(pod.observed(gone).ended, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn its_owner_decides_whose_it_is() {
+        let of = |edit: &dyn Fn(&mut ObjectMeta)| {
+            let mut pod = pod("p", &running());
+            edit(&mut pod.metadata);
+            pod.server().map(str::to_owned)
+        };
+        let owner =
+            |meta: &mut ObjectMeta,
+             edit: &dyn Fn(&mut k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference)| {
+                meta.owner_references.iter_mut().flatten().for_each(edit);
+            };
+        assert_eq!(of(&|_| {}).as_deref(), Some("ss1"));
+        assert_eq!(of(&|meta| meta.owner_references = None), None, "made by hand");
+        assert_eq!(of(&|meta| owner(meta, &|it| it.controller = None)), None);
+        assert_eq!(of(&|meta| owner(meta, &|it| it.kind = "Job".into())), None);
+        assert_eq!(of(&|meta| owner(meta, &|it| it.name = "other-abc".into())), None, "another Deployment's");
+        assert_eq!(of(&|meta| meta.labels = None), None);
+    }
+
+    #[test]
+    fn what_ended_is_remembered_and_what_vanished_is_not() {
+        let pods = Pods::default();
+        let uids = |pods: &Pods| pods.of("n", "ss1").into_iter().map(|pod| (pod.uid, pod.ended)).collect::<Vec<_>>();
+        assert!(!pods.is_listed());
+        assert_eq!(
+            pods.take(Change::All(vec![pod("a", &running()), pod("b", &running())])),
+            [("n".into(), "ss1".into())]
+        );
+        assert!(pods.is_listed());
+        pods.take(Change::Gone(deleted(pod("a", &terminated()))));
+        assert_eq!(uids(&pods), [("b".into(), false), ("a".into(), true)]);
+        pods.take(Change::Gone(deleted(pod("b", &running()))));
+        assert_eq!(uids(&pods), [("a".into(), true)]);
+        // A list after a gap: what had ended before it has ended, of the others nothing is known.
+        pods.take(Change::There(pod("c", &running())));
+        pods.take(Change::There(deleted(pod("d", &terminated()))));
+        pods.take(Change::All(Vec::new()));
+        assert_eq!(uids(&pods), [("a".into(), true), ("d".into(), true)]);
+        pods.forget("n", "ss1");
+        assert_eq!(uids(&pods), []);
+    }
+
+    #[test]
+    fn only_so_many_that_are_gone_are_remembered() {
+        let pods = Pods::default();
+        for number in 0..=REMEMBERED {
+            pods.take(Change::Gone(pod(&number.to_string(), &terminated())));
+        }
+        let ended = pods.ended("n", "ss1");
+        assert_eq!((ended.len(), &*ended[0].uid), (REMEMBERED, "1"));
+    }
+}
