@@ -117,13 +117,13 @@ async fn a_look_that_is_refused_is_told_in_the_status() {
     let _turn = bed.turn.lock().await;
     let admin = bed.admin().await;
     let faker = support::fake_deployments(admin.clone());
-    let rule = Rule::new(|call| call.verb == "list" && call.resource == "pods", first(3, Verdict::Answer(403)));
+    let rule = Rule::new(|call| call.verb == "get" && call.resource == "deployments", first(3, Verdict::Answer(403)));
     let operator = bed.operator(Some(rule.clone()), &[]).await;
     bed.apply(&federation("look"));
     let server = ("SecurityServer", "look-home", "ss1");
     until_condition(&admin, server, "Ready", "False/Forbidden").await;
     let told = get(&admin, "SecurityServer", "look-home", "ss1").await.unwrap()["status"]["conditions"][0].to_string();
-    assert!(told.contains("pods"), "it names what was refused: {told}");
+    assert!(told.contains("Deployment"), "it names what was refused: {told}");
     until_condition(&admin, server, "Ready", "True/AsDeclared").await;
     assert!(rule.seen() > 3);
     operator.end().await;
