@@ -109,7 +109,10 @@ pub fn endings(server: &SecurityServer, seen: &[ObservedPod], excluded: &Exclude
         let object = seen.iter().find(|seen| seen.uid == *pod);
         let vanished_and_excluded = object.is_none() && excluded.pods.contains(pod);
         let over = object.is_none_or(|object| object.ended);
-        if receipt.ended_at.is_none() && !vanished_and_excluded {
+        if receipt.ended_at.is_some() && object.is_some_and(|object| !object.ended && !object.deleting) {
+            // Its container is started again in a pod that stays: if that pod vanishes, this goodbye was not of the process in it.
+            endings.forget.push(pod.clone());
+        } else if receipt.ended_at.is_none() && !vanished_and_excluded {
             if object.is_some_and(|object| object.ended) {
                 endings.end.push(pod.clone());
             }
