@@ -37,6 +37,7 @@ struct Spec {
 #[serde(rename_all = "camelCase", default)]
 struct Status {
     phase: String,
+    start_time: Option<serde::de::IgnoredAny>,
     container_statuses: Vec<Container>,
 }
 
@@ -98,10 +99,13 @@ impl GatewayPod {
     /// The pod as decisions see it. `gone`: its object is, this is how it was seen last.
     pub fn observed(&self, gone: bool) -> ObservedPod {
         let deleting = self.metadata.deletion_timestamp.is_some();
-        // One that stays has its containers started again, unless the kubelet has given it up.
-        let over = gone || deleting || matches!(&*self.status.phase, "Failed" | "Succeeded");
+        // Until the kubelet gives a pod up, by such a phase, it starts containers again that have terminated: also while the object is
+        // being deleted or gone already, where it has not heard of that.
+        let over = matches!(&*self.status.phase, "Failed" | "Succeeded");
         let containers = &self.status.container_statuses;
-        let ended = !containers.is_empty() && containers.iter().all(|it| it.state.terminated.is_some());
+        let all_terminated = containers.iter().all(|it| it.state.terminated.is_some());
+        // One that the kubelet has refused to run has no containers; one whose node never answered has no time of start either.
+        let ended = all_terminated && (!containers.is_empty() || self.status.start_time.is_some());
         // No kubelet has ever heard of a pod without a node, and none will once it is being deleted.
         let never_ran = self.spec.node_name.is_none() && (gone || deleting);
         ObservedPod {
@@ -245,7 +249,12 @@ mod tests {
     }
 
     fn terminated() -> Value {
-        json!({"phase": "Running", "containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}]})
+        json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}]})
+    }
+
+    /// Between two starts of its container.
+    fn crashed() -> Value {
+        json!({"phase": "Running", "containerStatuses": [{"state": {"terminated": {"exitCode": 1}}}]})
     }
 
     fn deleted(mut pod: GatewayPod) -> GatewayPod {
@@ -259,7 +268,16 @@ mod tests {
         let failed = |state: Value| json!({"phase": "Failed", "containerStatuses": [{"state": state}]});
         for (what, pod, gone, expected) in [
             ("it runs", pod("p", &running()), false, false),
-            ("its container is started again", pod("p", &terminated()), false, false),
+            ("its container is started again", pod("p", &crashed()), false, false),
+            ("it is being deleted, and its kubelet may not know", deleted(pod("p", &crashed())), false, false),
+            ("it was deleted by force between two starts", deleted(pod("p", &crashed())), true, false),
+            (
+                "its kubelet has refused it",
+                pod("p", &json!({"phase": "Failed", "startTime": "2026-01-02T00:00:00Z"})),
+                false,
+                true,
+            ),
+            ("its kubelet has never answered", pod("p", &json!({"phase": "Failed"})), false, false),
             ("it is being deleted and runs", deleted(pod("p", &running())), false, false),
             ("it is being deleted and has ended", deleted(pod("p", &terminated())), false, true),
             ("it is gone and had ended", pod("p", &terminated()), true, true),

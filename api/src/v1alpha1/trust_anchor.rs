@@ -61,7 +61,7 @@ use crate::refs::{ClientIdRef, OperatorSecretRef};
     validation = Rule::new("duration(self.autonomy) >= duration('1m') && duration(self.autonomy) <= duration('2160h')")
         .message("autonomy must be between 1m and 2160h (90 days)")
         .field_path(".autonomy"),
-    validation = Rule::new("!has(self.rotation) || has(self.source.managed)")
+    validation = Rule::new("!has(self.rotation) || has(self.source.managed) || (!has(self.rotation.requestID) && !has(self.rotation.cancel))")
         .message("rotation is of a managed authority; an external one rotates by its list of certificates")
         .field_path(".rotation")
 )]

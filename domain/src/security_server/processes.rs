@@ -57,7 +57,12 @@ pub fn counted(server: &SecurityServer, seen: &[ObservedPod], excluded: &Exclude
     let standing = status.map(|status| status.pods.as_slice()).unwrap_or_default();
     let receipts = status.map(|status| status.processes.as_slice()).unwrap_or_default();
     // A process that has ended in a pod that stays is started again in it: that one has stated nothing.
-    let present = seen.iter().filter(|pod| !(pod.ended || pod.deleting && has_ended(receipts, &pod.uid)));
+    // One that has ended stands here until its receipt says so: whoever has not seen the end would else find the receipt alone.
+    let is_noted = |pod: &ObservedPod| receipts.iter().all(|it| it.pod_uid != pod.uid || it.ended_at.is_some());
+    let is_over = |pod: &ObservedPod| {
+        if pod.ended { is_noted(pod) } else { pod.deleting && has_ended(receipts, &pod.uid) }
+    };
+    let present = seen.iter().filter(|pod| !is_over(pod));
     let present = present.map(|pod| CountedPod { uid: pod.uid.clone(), name: pod.name.clone(), vanished_at: None });
     let known = standing.iter().cloned();
     let stated = receipts.iter().map(|receipt| CountedPod {

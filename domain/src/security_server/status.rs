@@ -290,7 +290,11 @@ fn children(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, applied: &
 
 fn who_counts(seen: &ObservedSecurityServer, now: Timestamp) -> Vec<CountedPod> {
     let mut pods = counted(&seen.server, &seen.pods, &excluded(seen, now), now);
-    pods.truncate(MAX_PODS);
+    if pods.len() > MAX_PODS {
+        // Those that exist are seen again; one that has vanished is known from here alone.
+        pods.sort_by_key(|pod| pod.vanished_at.is_none());
+        pods.truncate(MAX_PODS);
+    }
     pods
 }
 

@@ -114,15 +114,18 @@ pub async fn delete(context: &Context, deletion: &Deletion) -> Result<(), Error>
     }
 }
 
-/// Writes into a receipt that its process has ended, under the receipt's own manager.
-pub async fn end(context: &Context, server: &SecurityServer, pod_uid: &str) -> Result<(), Error> {
-    let receipts = server.status.iter().flat_map(|status| &status.processes);
-    let Some(receipt) = receipts.into_iter().find(|receipt| receipt.pod_uid == pod_uid) else { return Ok(()) };
-    let ended = receipts::ended(receipt, context.clock.now());
-    let name = server.name_any();
-    let doing = format!("note in a receipt of SecurityServer {name} that its process has ended");
+/// Writes into receipts that their processes have ended, under each receipt's own manager.
+pub async fn end(context: &Context, server: &SecurityServer, pods: &[String]) -> Result<(), Error> {
     let api = namespaced::<SecurityServer>(context, server);
-    receipts::write(&api, server, pod_uid, &json!([ended])).await.map_err(Error::api(doing))
+    let mut server = server.clone();
+    for pod in pods {
+        let Some(receipt) = receipts::find(&server, pod) else { continue };
+        let ended = receipts::ended(receipt, context.clock.now());
+        let doing = || format!("note in a receipt of SecurityServer {} that its process has ended", server.name_any());
+        // What it answers is the version that the next one is written to.
+        server = receipts::write(&api, &server, pod, &json!([ended])).await.map_err(Error::api(doing()))?;
+    }
+    Ok(())
 }
 
 /// Takes a receipt out of the status: its process has ended. The receipt's own manager applies nothing any more.

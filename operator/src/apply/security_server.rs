@@ -71,6 +71,8 @@ async fn steps(
     if *change == FinalizerChange::Add {
         objects::finalizer(&api, server, finalizer::SECURITY_SERVER, *change).await?;
     }
+    // First: what is lastingly refused below must not hold back what only this process may have seen.
+    objects::end(context, server, end).await?;
     // The documents do not wait for it: signed anew by nobody, what a running server serves by would end because of a
     // leaf that cannot be issued.
     let mut unissued = None;
@@ -94,9 +96,6 @@ async fn steps(
         return Err(error);
     }
     apply_children(context, &namespace, children).await?;
-    for pod_uid in end {
-        objects::end(context, server, pod_uid).await?;
-    }
     for pod_uid in forget {
         objects::forget(context, server, pod_uid).await?;
     }

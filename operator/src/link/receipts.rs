@@ -131,7 +131,7 @@ pub async fn store(
         match write(&api, &server, &receipt.pod_uid, &json!([receipt])).await {
             Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {}
             Err(error) => return Err(failed(error)),
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
         }
     }
     Ok(())
@@ -160,10 +160,17 @@ pub async fn end(
         else {
             return Ok(());
         };
-        match write(&api, &server, &process.pod_uid, &json!([ended(standing, now)])).await {
+        match write(
+            &api,
+            &server,
+            &process.pod_uid,
+            &json!([ended(&ProcessReceipt { incarnation: process.incarnation, ..standing.clone() }, now)]),
+        )
+        .await
+        {
             Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {}
             Err(error) => return Err(failed(error)),
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
         }
     }
     Ok(())
@@ -189,7 +196,7 @@ pub(crate) async fn write(
     server: &SecurityServer,
     pod_uid: &str,
     processes: &serde_json::Value,
-) -> Result<(), kube::Error> {
+) -> Result<SecurityServer, kube::Error> {
     let body = json!({
         "apiVersion": API_VERSION,
         "kind": "SecurityServer",
@@ -202,7 +209,7 @@ pub(crate) async fn write(
         "status": {"processes": processes},
     });
     let params = PatchParams::apply(&manager::link(pod_uid)).force();
-    api.patch_status(&server.name_any(), &params, &Patch::Apply(body)).await.map(|_| ())
+    api.patch_status(&server.name_any(), &params, &Patch::Apply(body)).await
 }
 
 #[cfg(test)]

@@ -81,10 +81,11 @@ impl Scenario {
                 let subsystems = json!([{"code": "population", "connectionType": "HTTP", "services": services}]);
                 edit("Member", "register", json!({"spec": {"subsystems": subsystems}})).await;
                 edit("SecurityServer", "ss1", json!({"spec": {"replicas": 3}})).await;
-                // The end of a process takes three writes.
+                // The end of a process takes three writes; two end at once.
                 gateway_pods(admin, &home, "ss1").await;
                 until_stated(admin, &home, "ss1", 2).await;
                 end_pod(admin, &home, "ss1-0").await;
+                end_pod(admin, &home, "ss1-1").await;
             }
             Self::Departure => {
                 for (name, object) in [("SecurityServer", "ss1"), ("Member", "register"), ("TrustAnchor", stem)] {
