@@ -121,6 +121,8 @@ pub mod manager {
     pub const SERVER_COPY: &str = "saatkond.io/security-server-server-copy";
     /// Status that the controller writes.
     pub const STATUS: &str = "saatkond.io/status";
+    /// The list of pods in the status of a SecurityServer, which the controller writes by itself.
+    pub const COUNTED_PODS: &str = "saatkond.io/counted-pods";
     /// Finalizers that the controller sets.
     pub const FINALIZER: &str = "saatkond.io/finalizer";
     /// What `kubectl saatkond` writes.

@@ -196,13 +196,15 @@ pub struct ObservedPod {
     pub name: String,
     /// Its UID: the key of its receipt.
     pub uid: String,
-    /// When it was created.
-    pub created: Timestamp,
     /// Whether it is being deleted. It still counts: it may still serve.
     pub deleting: bool,
+    /// Whether its object is gone. It is shown for as long as something remembers it, as it was seen last.
+    pub gone: bool,
     /// Whether its process is known to have ended for good: the kubelet has reported so of a pod that does not come back, or it never had
-    /// a node. Such a pod is shown for as long as something remembers it, also when its object is gone.
+    /// a node.
     pub ended: bool,
+    /// How often its container was started again.
+    pub restarts: u64,
 }
 
 /// What the Deployment's status says.

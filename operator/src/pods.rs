@@ -1,4 +1,4 @@
-//! The gateways' pods, and which of them were seen to end.
+//! The gateways' pods: those that there are, those that are gone, and which of these were seen to end.
 //!
 //! That a process has ended is learnt from the kubelet's report in its pod, and the object goes a moment after. So pods are watched:
 //! whoever lists them finds some gone and cannot tell one that has ended from one that was deleted by force and still runs.
@@ -42,9 +42,10 @@ struct Status {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Container {
     state: State,
+    restart_count: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -111,9 +112,10 @@ impl GatewayPod {
         ObservedPod {
             name: self.name_any(),
             uid: self.uid().unwrap_or_default(),
-            created: self.creation_timestamp().map_or(jiff::Timestamp::UNIX_EPOCH, |at| at.0),
             deleting,
+            gone,
             ended: never_ran || (over && ended),
+            restarts: containers.iter().map(|it| it.restart_count).max().unwrap_or_default(),
         }
     }
 }
@@ -139,26 +141,27 @@ struct Known {
 #[derive(Debug, Default)]
 struct OfServer {
     there: BTreeMap<String, ObservedPod>,
-    /// Gone, and seen to have ended.
-    ended: VecDeque<ObservedPod>,
+    /// Gone. One that was not seen to have ended stands here until the status says that it has vanished: that could not be written at
+    /// once, say.
+    gone: VecDeque<ObservedPod>,
 }
 
 impl Pods {
     /// Takes over what a watch says. Returns the servers that it concerns.
     pub fn take(&self, change: Change<GatewayPod>) -> Vec<Server> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = |pod: &GatewayPod| Some((pod.namespace()?, pod.server()?.to_owned()));
         match change {
             Change::All(pods) => {
                 all.listed = true;
                 let mut concerned: Vec<_> = all.servers.keys().cloned().collect();
-                let listed: BTreeSet<_> = pods.iter().filter_map(ResourceExt::uid).collect();
+                let listed: Vec<_> = pods.iter().filter_map(|pod| Some((all.place(pod)?, pod))).collect();
+                let uids: BTreeSet<_> = pods.iter().filter_map(ResourceExt::uid).collect();
                 for of in all.servers.values_mut() {
                     // Of those that are missing now nobody has seen more than this.
                     let before = std::mem::take(&mut of.there).into_values();
-                    before.filter(|pod| pod.ended && !listed.contains(&pod.uid)).for_each(|pod| of.remember(pod));
+                    before.filter(|pod| !uids.contains(&pod.uid)).for_each(|pod| of.remember(pod));
                 }
-                for (server, pod) in pods.iter().filter_map(|pod| Some((place(pod)?, pod))) {
+                for (server, pod) in listed {
                     let pod = pod.observed(false);
                     all.servers.entry(server.clone()).or_default().there.insert(pod.uid.clone(), pod);
                     concerned.push(server);
@@ -168,19 +171,17 @@ impl Pods {
                 concerned
             }
             Change::There(pod) => {
-                let Some(server) = place(&pod) else { return Vec::new() };
+                let Some(server) = all.place(&pod) else { return Vec::new() };
                 let pod = pod.observed(false);
                 all.servers.entry(server.clone()).or_default().there.insert(pod.uid.clone(), pod);
                 vec![server]
             }
             Change::Gone(pod) => {
-                let Some(server) = place(&pod) else { return Vec::new() };
+                let Some(server) = all.place(&pod) else { return Vec::new() };
                 let of = all.servers.entry(server.clone()).or_default();
                 let pod = pod.observed(true);
                 let before = of.there.remove(&pod.uid);
-                if pod.ended || before.is_some_and(|before| before.ended) {
-                    of.remember(ObservedPod { ended: true, ..pod });
-                }
+                of.remember(ObservedPod { ended: pod.ended || before.is_some_and(|before| before.ended), ..pod });
                 vec![server]
             }
         }
@@ -191,18 +192,26 @@ impl Pods {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).listed
     }
 
-    /// The pods of a server: those that there are, and those that are gone and were seen to end.
+    /// The pods of a server: those that there are, and those that are gone and of which something may still speak.
     pub fn of(&self, namespace: &str, server: &str) -> Vec<ObservedPod> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let of = all.servers.get(&(namespace.to_owned(), server.to_owned()));
-        of.into_iter().flat_map(|of| of.there.values().chain(&of.ended)).cloned().collect()
+        of.into_iter().flat_map(|of| of.there.values().chain(&of.gone)).cloned().collect()
     }
 
-    /// Those of a server that are gone and were seen to end.
-    pub fn ended(&self, namespace: &str, server: &str) -> Vec<ObservedPod> {
+    /// Those of a server that are gone.
+    pub fn gone(&self, namespace: &str, server: &str) -> Vec<ObservedPod> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let of = all.servers.get(&(namespace.to_owned(), server.to_owned()));
-        of.into_iter().flat_map(|of| &of.ended).cloned().collect()
+        of.into_iter().flat_map(|of| &of.gone).cloned().collect()
+    }
+
+    /// Forgets those of `seen` that have vanished: what is to be known of them stands in the server's status. From here they would come
+    /// back when a person has said that they do not run.
+    pub fn told(&self, server: &Server, seen: &[ObservedPod]) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(of) = all.servers.get_mut(server) else { return };
+        of.gone.retain(|pod| pod.ended || !seen.contains(pod));
     }
 
     /// Forgets a server that is gone.
@@ -215,11 +224,27 @@ impl Pods {
     }
 }
 
+impl Known {
+    /// The server whose process a pod runs. What was once a server's stays so: a ReplicaSet that gives a pod up, since somebody has
+    /// changed a label of it, does not end what runs in it.
+    fn place(&self, pod: &GatewayPod) -> Option<Server> {
+        let namespace = pod.namespace()?;
+        if let Some(server) = pod.server() {
+            return Some((namespace, server.to_owned()));
+        }
+        let uid = pod.uid()?;
+        let mut all = self.servers.iter();
+        all.find(|(server, of)| server.0 == namespace && of.there.contains_key(&uid)).map(|(server, _)| server.clone())
+    }
+}
+
 impl OfServer {
     fn remember(&mut self, pod: ObservedPod) {
-        self.ended.push_back(pod);
-        if self.ended.len() > REMEMBERED {
-            self.ended.pop_front();
+        self.gone.push_back(ObservedPod { gone: true, ..pod });
+        if self.gone.len() > REMEMBERED {
+            // The end of a process is no loss as the one is that nobody has seen end.
+            let oldest = self.gone.iter().position(|pod| pod.ended).unwrap_or_default();
+            self.gone.remove(oldest);
         }
     }
 }
@@ -314,9 +339,11 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_is_remembered_and_what_vanished_is_not() {
+    fn what_ended_is_remembered_and_what_vanished_until_it_is_told() {
         let pods = Pods::default();
-        let uids = |pods: &Pods| pods.of("n", "ss1").into_iter().map(|pod| (pod.uid, pod.ended)).collect::<Vec<_>>();
+        let seen = |pods: &Pods| pods.of("n", "ss1");
+        let uids = |pods: &Pods| seen(pods).into_iter().map(|pod| (pod.uid, pod.gone, pod.ended)).collect::<Vec<_>>();
+        let place = ("n".into(), "ss1".into());
         assert!(!pods.is_listed());
         assert_eq!(
             pods.take(Change::All(vec![pod("a", &running()), pod("b", &running())])),
@@ -324,25 +351,60 @@ mod tests {
         );
         assert!(pods.is_listed());
         pods.take(Change::Gone(deleted(pod("a", &terminated()))));
-        assert_eq!(uids(&pods), [("b".into(), false), ("a".into(), true)]);
+        assert_eq!(uids(&pods), [("b".into(), false, false), ("a".into(), true, true)]);
+        pods.take(Change::There(pod("e", &running())));
+        let before = seen(&pods);
         pods.take(Change::Gone(deleted(pod("b", &running()))));
-        assert_eq!(uids(&pods), [("a".into(), true)]);
+        let b = ("b".into(), true, false);
+        // What was told is another state of it, and another pod.
+        pods.told(&place, &before);
+        assert_eq!(uids(&pods), [("e".into(), false, false), ("a".into(), true, true), b]);
+        pods.told(&place, &seen(&pods));
+        assert_eq!(uids(&pods), [("e".into(), false, false), ("a".into(), true, true)]);
         // A list after a gap: what had ended before it has ended, of the others nothing is known.
-        pods.take(Change::There(pod("c", &running())));
         pods.take(Change::There(deleted(pod("d", &terminated()))));
         pods.take(Change::All(Vec::new()));
-        assert_eq!(uids(&pods), [("a".into(), true), ("d".into(), true)]);
+        assert_eq!(uids(&pods), [("a".into(), true, true), ("d".into(), true, true), ("e".into(), true, false)]);
         pods.forget("n", "ss1");
         assert_eq!(uids(&pods), []);
     }
 
     #[test]
+    fn what_was_once_a_servers_stays_so_when_its_replica_set_gives_it_up() {
+        let released = |status: &Value| {
+            let mut pod = pod("p", status);
+            pod.metadata.owner_references = None;
+            pod
+        };
+        let uids = |pods: &Pods| pods.of("n", "ss1").into_iter().map(|pod| (pod.gone, pod.ended)).collect::<Vec<_>>();
+        for relisted in [false, true] {
+            let pods = Pods::default();
+            pods.take(Change::There(released(&running())));
+            assert_eq!(uids(&pods), [], "nobody's");
+            pods.take(Change::There(pod("p", &running())));
+            if relisted {
+                pods.take(Change::All(vec![released(&terminated())]));
+            } else {
+                pods.take(Change::There(released(&terminated())));
+            }
+            assert_eq!(uids(&pods), [(false, true)]);
+            pods.take(Change::Gone(released(&terminated())));
+            assert_eq!(uids(&pods), [(true, true)]);
+        }
+    }
+
+    #[test]
     fn only_so_many_that_are_gone_are_remembered() {
         let pods = Pods::default();
-        for number in 0..=REMEMBERED {
+        pods.take(Change::Gone(deleted(pod("v", &running()))));
+        for number in 0..REMEMBERED {
             pods.take(Change::Gone(pod(&number.to_string(), &terminated())));
         }
-        let ended = pods.ended("n", "ss1");
-        assert_eq!((ended.len(), &*ended[0].uid), (REMEMBERED, "1"));
+        let gone = pods.gone("n", "ss1");
+        assert_eq!(
+            (gone.len(), &*gone[0].uid, &*gone[1].uid),
+            (REMEMBERED, "v", "1"),
+            "what vanished stands nowhere else"
+        );
     }
 }

@@ -16,12 +16,12 @@ use crate::observe::security_server::Gathered;
 use crate::status_writer::{Stated, StatusWriter};
 use crate::{apply, observe};
 
-/// Fields of the status that the link writes.
-const RECEIPTS: &[&str] = &["processes"];
+/// Fields of the status that have writes of their own: the link's, and that of [`apply::objects::count`].
+const LEFT: &[&str] = &["processes", "pods"];
 
 impl Stated for SecurityServer {
     type Status = SecurityServerStatus;
-    const LEFT: &'static [&'static str] = RECEIPTS;
+    const LEFT: &'static [&'static str] = LEFT;
 
     fn standing(&self) -> Option<&SecurityServerStatus> {
         self.status.as_ref()

@@ -81,9 +81,18 @@ async fn a_change_waits_for_a_pod_that_has_vanished_and_for_none_that_has_ended(
         if named && told { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
-    // Neither does a new process know more of it.
+    // Neither does a new process of the operator know more of it, once it has looked.
     operator.end().await;
     let operator = bed.operator(None, &[]).await;
+    let kind = kinds().into_iter().find(|kind| kind.kind == "SecurityServer").unwrap();
+    let servers: Api<kube::api::DynamicObject> = Api::namespaced_with(admin.clone(), "gone-home", &kind);
+    let edit = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    let generation = servers.patch("ss1", &PatchParams::default(), &edit).await.unwrap().metadata.generation;
+    until("the edit is seen", Duration::from_secs(20), || async {
+        let status = get(&admin, "SecurityServer", "gone-home", "ss1").await.unwrap()["status"].clone();
+        if status["observedGeneration"] == json!(generation) { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
     until_counted(&admin, "gone", &[("ss1-1", true)]).await;
     // What it had stated of the bundle before the change was true when it vanished, so that much it does not hold up.
     assert_eq!(get(&admin, "TrustAnchor", "", "gone").await.unwrap()["status"]["rotation"]["phase"], "Announcing");

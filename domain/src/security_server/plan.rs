@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use saatkond_api::conditions::Reason;
 use saatkond_api::names::{annotation, finalizer, role};
+use saatkond_api::v1alpha1::security_server::CountedPod;
 use saatkond_wire::configuration::{InstanceConfiguration, ServerConfiguration};
 use saatkond_wire::identifier::{MemberId, ServerId};
 
@@ -12,7 +13,7 @@ use super::build::children;
 use super::configuration::{self, ConfigurationState};
 use super::leaves::{LeafState, leaves};
 use super::observed::{IdentityFacts, ObservedSecurityServer};
-use super::processes::{Endings, Excluded, endings};
+use super::processes::{Endings, Excluded, counted, endings, kept};
 use super::registration::{Place, is_deregistered, place};
 use crate::children::{Child, ChildKind, Verdict, judge};
 use crate::effects::{Deletion, Failure, FinalizerChange, ForeignObject, LeafOrder, PlannedEvent};
@@ -22,7 +23,7 @@ use crate::observed::{InstanceCopy, Published, is_ours};
 use crate::publication::Publication;
 use crate::schedule::{copy_at, next_check, whole_seconds};
 
-/// Everything that is to be done for one security server now, in this order: `finalizer` unless it is to be removed,
+/// Everything that is to be done for one security server now, in this order: `finalizer` unless it is to be removed, `pods`,
 /// `identity`, `configuration`, `start_copy`, `children`, `endings`, `deletions`, then the removal of the finalizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SecurityServerPlan {
@@ -36,6 +37,10 @@ pub struct SecurityServerPlan {
     pub start_copy: StartCopyPlan,
     /// Objects to apply, in this order.
     pub children: Vec<Child>,
+    /// Whose processes count, where that is not what stands in the status. It has a write of its own, whose precondition is the
+    /// version that it was decided from: it is all that is known of a pod that has vanished, and another writer's older view of it
+    /// must not take its place.
+    pub pods: Option<Vec<CountedPod>>,
     /// What becomes of the receipts of processes that have ended.
     pub endings: Endings,
     /// Objects to delete.
@@ -103,12 +108,14 @@ pub struct AppliedSecurityServer {
 pub fn plan(seen: &ObservedSecurityServer, now: Timestamp) -> SecurityServerPlan {
     let server = &*seen.server;
     let uid = server.uid().unwrap_or_default();
+    let standing = server.status.as_ref().map(|status| status.pods.clone()).unwrap_or_default();
     let mut plan = SecurityServerPlan {
         finalizer: FinalizerChange::Keep,
         identity: None,
         configuration: None,
         start_copy: StartCopyPlan::default(),
         children: Vec::new(),
+        pods: Some(who_counts(seen, now)).filter(|pods| *pods != standing),
         endings: endings(&seen.server, &seen.pods, &excluded(seen, now)),
         deletions: Vec::new(),
         foreign: Vec::new(),
@@ -169,6 +176,11 @@ fn depart(seen: &ObservedSecurityServer, plan: &mut SecurityServerPlan) {
         uid,
     }));
     plan.finalizer = FinalizerChange::Remove;
+}
+
+/// Whose processes count, as the status is to say it.
+pub(super) fn who_counts(seen: &ObservedSecurityServer, now: Timestamp) -> Vec<CountedPod> {
+    kept(counted(&seen.server, &seen.pods, &excluded(seen, now), now))
 }
 
 /// What the anchor says of the server's processes.

@@ -56,41 +56,85 @@ pub fn counted(server: &SecurityServer, seen: &[ObservedPod], excluded: &Exclude
     let status = server.status.as_ref();
     let standing = status.map(|status| status.pods.as_slice()).unwrap_or_default();
     let receipts = status.map(|status| status.processes.as_slice()).unwrap_or_default();
-    // A process that has ended in a pod that stays is started again in it: that one has stated nothing.
-    // One that has ended stands here until its receipt says so: whoever has not seen the end would else find the receipt alone.
-    let is_noted = |pod: &ObservedPod| receipts.iter().all(|it| it.pod_uid != pod.uid || it.ended_at.is_some());
-    let is_over = |pod: &ObservedPod| {
-        if pod.ended { is_noted(pod) } else { pod.deleting && has_ended(receipts, &pod.uid) }
-    };
-    let present = seen.iter().filter(|pod| !is_over(pod));
-    let present = present.map(|pod| CountedPod { uid: pod.uid.clone(), name: pod.name.clone(), vanished_at: None });
-    let known = standing.iter().cloned();
+    let observed =
+        seen.iter().map(|pod| CountedPod { uid: pod.uid.clone(), name: pod.name.clone(), vanished_at: None });
     let stated = receipts.iter().map(|receipt| CountedPod {
         uid: receipt.pod_uid.clone(),
         name: String::new(),
         vanished_at: None,
     });
-    let mut all: Vec<CountedPod> = present.collect();
-    for pod in known.chain(stated) {
-        let is_known = all.iter().any(|other| other.uid == pod.uid) || seen.iter().any(|other| other.uid == pod.uid);
-        if is_known || has_ended(receipts, &pod.uid) || excluded.pods.contains(&pod.uid) {
+    let mut all: Vec<CountedPod> = Vec::new();
+    for pod in observed.chain(standing.iter().cloned()).chain(stated) {
+        if all.iter().any(|other| other.uid == pod.uid) {
             continue;
         }
-        let vanished_at = pod.vanished_at.unwrap_or_else(|| Time(whole_seconds(now)));
+        let object = object(seen, &pod.uid);
+        let known = standing.iter().find(|other| other.uid == pod.uid);
+        let receipt = receipts.iter().find(|it| it.pod_uid == pod.uid);
+        // One that has ended stands here until its receipt says so: whoever has not seen the end would else find the receipt alone.
+        if is_over(object, known, receipt) && receipt.is_none_or(|it| it.ended_at.is_some()) {
+            continue;
+        }
+        if object.is_some_and(|object| !object.gone || object.ended) {
+            all.push(pod);
+            continue;
+        }
+        // Its receipt goes before it does. What states something after that runs, and is not forgotten again.
+        if excluded.pods.contains(&pod.uid) && (known.is_none() || receipt.is_none()) {
+            continue;
+        }
+        let vanished_at = known.and_then(|known| known.vanished_at.clone()).unwrap_or_else(|| Time(whole_seconds(now)));
         all.push(CountedPod { vanished_at: Some(vanished_at), ..pod });
     }
     all.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     all
 }
 
+/// The same as `status.pods` holds it.
+#[must_use]
+pub fn kept(mut counted: Vec<CountedPod>) -> Vec<CountedPod> {
+    if counted.len() > MAX_PODS {
+        // Those that exist are seen again; one that has vanished is known from here alone.
+        counted.sort_by_key(|pod| pod.vanished_at.is_none());
+        counted.truncate(MAX_PODS);
+    }
+    counted
+}
+
+/// Pods that a person has excluded as vanished and whose processes have stated something since.
+#[must_use]
+pub fn excluded_alive(server: &SecurityServer, seen: &[ObservedPod], excluded: &Excluded) -> Vec<String> {
+    let Some(status) = &server.status else { return Vec::new() };
+    let receipts = status.processes.iter().filter(|it| it.ended_at.is_none() && excluded.pods.contains(&it.pod_uid));
+    let is_gone = |pod: &str| object(seen, pod).is_none_or(|object| object.gone && !object.ended);
+    let is_known = |pod: &str| status.pods.iter().any(|known| known.uid == pod);
+    receipts.map(|it| it.pod_uid.clone()).filter(|pod| is_gone(pod) && !is_known(pod)).collect()
+}
+
+fn object<'a>(seen: &'a [ObservedPod], pod: &str) -> Option<&'a ObservedPod> {
+    seen.iter().find(|seen| seen.uid == pod)
+}
+
+/// Whether the process in a pod has ended and none is started in it any more.
+///
+/// A goodbye is of one start of the container. That in a pod that stays says nothing of the next one, nor does that of an earlier start:
+/// a process counts its starts in a volume of its pod, so its number is never above the kubelet's. One from before the pod is known to
+/// have vanished was known when that was written, and was not of the process in it.
+fn is_over(object: Option<&ObservedPod>, known: Option<&CountedPod>, receipt: Option<&ProcessReceipt>) -> bool {
+    let Some(object) = object else {
+        let vanished_at = known.and_then(|known| known.vanished_at.as_ref());
+        let ended_at = receipt.and_then(|it| it.ended_at.as_ref());
+        return ended_at.is_some_and(|ended| vanished_at.is_none_or(|vanished| ended.0 >= vanished.0));
+    };
+    let goodbye = receipt.filter(|it| it.ended_at.is_some());
+    let may_be_over = object.deleting || object.gone;
+    object.ended || (may_be_over && goodbye.is_some_and(|it| it.incarnation > object.restarts))
+}
+
 /// The process's receipt; one of a process that has ended is none.
 #[must_use]
 pub fn receipt<'a>(receipts: &'a [ProcessReceipt], pod: &str) -> Option<&'a ProcessReceipt> {
     receipts.iter().find(|receipt| receipt.pod_uid == pod && receipt.ended_at.is_none())
-}
-
-fn has_ended(receipts: &[ProcessReceipt], pod: &str) -> bool {
-    receipts.iter().any(|receipt| receipt.pod_uid == pod && receipt.ended_at.is_some())
 }
 
 /// What becomes of receipts whose process has ended.
@@ -111,17 +155,17 @@ pub fn endings(server: &SecurityServer, seen: &[ObservedPod], excluded: &Exclude
     let mut endings = Endings::default();
     for receipt in &status.processes {
         let pod = &receipt.pod_uid;
-        let object = seen.iter().find(|seen| seen.uid == *pod);
-        let vanished_and_excluded = object.is_none() && excluded.pods.contains(pod);
-        let over = object.is_none_or(|object| object.ended);
-        if receipt.ended_at.is_some() && object.is_some_and(|object| !object.ended && !object.deleting) {
-            // Its container is started again in a pod that stays: if that pod vanishes, this goodbye was not of the process in it.
-            endings.forget.push(pod.clone());
-        } else if receipt.ended_at.is_none() && !vanished_and_excluded {
-            if object.is_some_and(|object| object.ended) {
-                endings.end.push(pod.clone());
+        let object = object(seen, pod);
+        let known = status.pods.iter().find(|known| known.uid == *pod);
+        let over = is_over(object, known, Some(receipt));
+        if receipt.ended_at.is_some() {
+            // A container was started after this goodbye: if its pod vanishes, that was not of the process in it.
+            if !over || (known.is_none() && object.is_none_or(|it| it.ended || it.gone)) {
+                endings.forget.push(pod.clone());
             }
-        } else if over && !status.pods.iter().any(|counted| counted.uid == *pod) {
+        } else if over {
+            endings.end.push(pod.clone());
+        } else if object.is_none_or(|it| it.gone) && known.is_some() && excluded.pods.contains(pod) {
             endings.forget.push(pod.clone());
         }
     }

@@ -7,14 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, Reason, Statement};
 use saatkond_api::v1alpha1::security_server::{
-    CountedPod, LeafStatus, ProcessReceipt, PublishedConfiguration, RegisteredKey, SecurityServerStatus, SigningStatus,
+    LeafStatus, ProcessReceipt, PublishedConfiguration, RegisteredKey, SecurityServerStatus, SigningStatus,
 };
 
 use super::configuration::{self, ConfigurationState, confirmed_guests};
 use super::leaves::{due, ends_at, is_overdue, leaves};
 use super::observed::{IdentityFacts, ObservedSecurityServer};
-use super::plan::{AppliedSecurityServer, SecurityServerPlan, excluded};
-use super::processes::{MAX_PODS, counted, receipt};
+use super::plan::{AppliedSecurityServer, SecurityServerPlan, who_counts};
+use super::processes::receipt;
 use super::registration::{Place, is_deregistered, place, registered};
 use crate::children::{Child, ChildKind};
 use crate::effects::StatusUpdate;
@@ -59,8 +59,9 @@ pub fn status(
         signing: facts.map_or(standing.signing, |facts| signing(seen, facts)),
         registered_keys: registered_keys(&standing.registered_keys, facts, now),
         configuration: published(seen, standing.configuration, version),
+        // These two have writes of their own.
         processes: Vec::new(),
-        pods: who_counts(seen, now),
+        pods: Vec::new(),
     };
     StatusUpdate { status, events }
 }
@@ -286,16 +287,6 @@ fn children(seen: &ObservedSecurityServer, plan: &SecurityServerPlan, applied: &
         }
         None => Statement::holds(ChildrenApplied, "all objects are as they should be"),
     }
-}
-
-fn who_counts(seen: &ObservedSecurityServer, now: Timestamp) -> Vec<CountedPod> {
-    let mut pods = counted(&seen.server, &seen.pods, &excluded(seen, now), now);
-    if pods.len() > MAX_PODS {
-        // Those that exist are seen again; one that has vanished is known from here alone.
-        pods.sort_by_key(|pod| pod.vanished_at.is_none());
-        pods.truncate(MAX_PODS);
-    }
-    pods
 }
 
 /// Whether every process has stated that it runs on what is published. A pod without a statement has not.

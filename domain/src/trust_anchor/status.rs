@@ -25,6 +25,7 @@ use crate::meta::{is_deleting, is_paused};
 use crate::observed::{AdmissionPolicy, Published};
 use crate::rotation::Step;
 use crate::schedule::{CannotIssue, can_issue, whole_seconds};
+use crate::security_server::processes::{Excluded, excluded_alive};
 use crate::statements::{conclude, failed, listed, ready};
 
 /// The longest list of blocking processes.
@@ -50,7 +51,7 @@ pub fn status(
             Published::Absent | Published::Invalid { .. } | Published::Foreign => None,
         },
     };
-    let statements = statements(seen, plan, applied, &authority, published.map(|(document, _)| document));
+    let statements = statements(seen, plan, applied, &authority, published.map(|(document, _)| document), now);
     let (conditions, events) = conclude(&standing.conditions, &statements, anchor.metadata.generation, now);
     let mut status = TrustAnchorStatus {
         observed_generation: anchor.metadata.generation,
@@ -96,6 +97,7 @@ fn statements(
     applied: &AppliedTrustAnchor,
     authority: &AuthorityState,
     published: Option<&InstanceConfiguration>,
+    now: Timestamp,
 ) -> Vec<Statement> {
     use ConditionType::{AdmissionGuarded, AuthorityAvailable, Ready};
     let anchor = &*seen.anchor;
@@ -144,7 +146,7 @@ fn statements(
         }
     };
     let document = published_statement(seen, plan, applied, published);
-    let unblocked = unblocked(seen, authority);
+    let unblocked = unblocked(seen, authority, now);
     let mut parts = Vec::new();
     if is_deleting(anchor) {
         let count = seen.members.len();
@@ -182,7 +184,7 @@ fn statements(
 }
 
 /// Whom a change of the authority waits for, if for anybody.
-fn unblocked(seen: &ObservedTrustAnchor, authority: &AuthorityState) -> Statement {
+fn unblocked(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Timestamp) -> Statement {
     let mut said = match (&authority.step, &authority.standing) {
         (Step::Wait { on, .. }, Some(standing)) if !on.is_empty() => {
             let who: Vec<_> = on.iter().map(ToString::to_string).collect();
@@ -213,7 +215,20 @@ fn unblocked(seen: &ObservedTrustAnchor, authority: &AuthorityState) -> Statemen
         said.message =
             format!("{}; no SecurityServer of this instance, but excluded: {}", said.message, listed(&names));
     }
+    let alive: Vec<_> = seen.servers.iter().flat_map(|server| excluded_alive_of(seen, server, now)).collect();
+    if !alive.is_empty() {
+        said.message = format!("{}; excluded, but running: {}", said.message, listed(&alive));
+    }
     said
+}
+
+/// A person was wrong about these: a change that goes on without them makes them fail calls.
+fn excluded_alive_of(seen: &ObservedTrustAnchor, server: &SecurityServer, now: Timestamp) -> Vec<String> {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let excluded = Excluded::of(&seen.anchor, server, now);
+    let pods = seen.pods.get(&(namespace.clone(), name.clone())).map(Vec::as_slice).unwrap_or_default();
+    let alive = excluded_alive(server, pods, &excluded).into_iter();
+    alive.map(|pod| format!("pod {pod} of SecurityServer {namespace}/{name}")).collect()
 }
 
 fn published_statement(

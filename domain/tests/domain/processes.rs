@@ -10,6 +10,7 @@ use saatkond_domain::security_server::observed::ObservedSecurityServer;
 use saatkond_domain::security_server::plan::AppliedSecurityServer;
 use saatkond_domain::security_server::{plan, processes, status};
 use saatkond_domain::trust_anchor;
+use saatkond_domain::trust_anchor::observed::ObservedTrustAnchor;
 use saatkond_domain::trust_anchor::plan::AppliedTrustAnchor;
 
 use crate::world::World;
@@ -29,8 +30,9 @@ fn look(world: &mut World, pods: &[ObservedPod]) {
         }
     }
     standing.processes.retain(|receipt| !todo.endings.forget.contains(&receipt.pod_uid));
-    let pods = status::status(&seen, &todo, &AppliedSecurityServer::default(), world.now).status.pods;
-    world.servers[0].status.as_mut().unwrap().pods = pods;
+    if let Some(pods) = todo.pods {
+        world.servers[0].status.as_mut().unwrap().pods = pods;
+    }
 }
 
 fn standing(world: &World) -> (Vec<(&str, bool)>, Vec<(&str, bool)>) {
@@ -126,6 +128,100 @@ fn a_goodbye_is_an_end_once_the_pod_does_not_come_back() {
     assert_eq!(standing(&world).1, [(OTHER, false)]);
 }
 
+/// The watch shows the pod late, or not at all before it is gone: what was said before its container was started again is no end.
+#[test]
+fn a_goodbye_of_an_earlier_start_is_no_end() {
+    for (restarts, is_end) in [(0, true), (1, false), (2, false)] {
+        for gone in [false, true] {
+            let mut world = World::steady();
+            let mut all = pods(&world);
+            look(&mut world, &all);
+            world.later(60);
+            world.servers[0].status.as_mut().unwrap().processes[0].ended_at = Some(Time(world.now));
+            world.later(60);
+            (all[0].restarts, all[0].deleting, all[0].gone) = (restarts, true, gone);
+            for _ in 0..2 {
+                look(&mut world, &all);
+            }
+            let counts: &[_] = if is_end { &[(OTHER, false)] } else { &[(POD, gone), (OTHER, false)] };
+            assert_eq!(standing(&world).0, counts, "{restarts} restarts, gone {gone}");
+            // Whoever starts anew has not seen the pod at all.
+            all.remove(0);
+            for _ in 0..2 {
+                look(&mut world, &all);
+            }
+            let counts: &[_] = if is_end { &[(OTHER, false)] } else { &[(POD, true), (OTHER, false)] };
+            assert_eq!(standing(&world), (counts.to_vec(), vec![(OTHER, false)]), "{restarts} restarts, gone {gone}");
+        }
+    }
+}
+
+/// Between the write that says so and the one that takes the goodbye out the process may die.
+#[test]
+fn a_goodbye_from_before_a_pod_vanished_is_no_end_and_one_from_after_is() {
+    for (seconds, is_end) in [(-1, false), (0, true), (1, true)] {
+        let mut world = World::steady();
+        let all = pods(&world);
+        look(&mut world, &all);
+        world.later(60);
+        look(&mut world, &all[1..]);
+        assert_eq!(standing(&world).0, [(POD, true), (OTHER, false)]);
+        let said = jiff::Timestamp::from_second(world.now.as_second() + seconds).unwrap();
+        world.servers[0].status.as_mut().unwrap().processes[0].ended_at = Some(Time(said));
+        for _ in 0..2 {
+            look(&mut world, &all[1..]);
+        }
+        let counts: &[_] = if is_end { &[(OTHER, false)] } else { &[(POD, true), (OTHER, false)] };
+        assert_eq!(standing(&world), (counts.to_vec(), vec![(OTHER, false)]), "{seconds}");
+    }
+}
+
+#[test]
+fn a_pod_that_goes_before_it_was_counted_has_vanished() {
+    let mut world = World::steady();
+    let mut all = pods(&world);
+    look(&mut world, &all);
+    all.push(ObservedPod { name: "new".into(), uid: "new".into(), gone: true, ..all[0].clone() });
+    look(&mut world, &all);
+    all.pop();
+    look(&mut world, &all);
+    assert!(standing(&world).0.contains(&("new", true)), "{:?}", standing(&world));
+}
+
+#[test]
+fn an_excluded_process_that_states_something_is_told_and_not_forgotten_again() {
+    let mut world = World::steady();
+    let all = pods(&world);
+    look(&mut world, &all);
+    let receipt = world.servers[0].status.as_ref().unwrap().processes[0].clone();
+    look(&mut world, &all[1..]);
+    exclude(&mut world, Some(POD), 3600);
+    for _ in 0..2 {
+        look(&mut world, &all[1..]);
+    }
+    assert_eq!(standing(&world).1, [(OTHER, false)]);
+    let told = |world: &World| {
+        let mut seen = world.observe_anchor(0);
+        let first = &world.servers[0];
+        seen.pods.insert((first.namespace().unwrap(), first.name_any()), all[1..].to_vec());
+        said(&seen, world)
+    };
+    assert!(!told(&world).contains("running"), "{}", told(&world));
+    // Its node is back.
+    world.servers[0].status.as_mut().unwrap().processes.insert(0, receipt);
+    for _ in 0..3 {
+        look(&mut world, &all[1..]);
+        assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(POD, false), (OTHER, false)]));
+    }
+    assert_eq!(waited_for(&world, &all[1..]), [(OTHER.to_owned(), false)]);
+    let expected = format!("excluded, but running: pod {POD} of SecurityServer population-register/ss1");
+    assert!(told(&world).contains(&expected), "{}", told(&world));
+    // Afterwards it is waited for as others are.
+    world.later(3601);
+    look(&mut world, &all[1..]);
+    assert_eq!(standing(&world).0, [(POD, true), (OTHER, false)]);
+}
+
 #[test]
 fn a_goodbye_in_a_pod_that_stays_says_nothing_of_the_process_that_is_started_next() {
     let mut world = World::steady();
@@ -170,6 +266,13 @@ fn a_pod_that_is_gone_without_a_word_counts_until_somebody_says_otherwise() {
         exclude(&mut world, Some(POD), 3600);
         assert_eq!(waited_for(&world, &all[1..]), [(OTHER.to_owned(), false)]);
         look(&mut world, &all[1..]);
+        if stated {
+            assert_eq!(
+                standing(&world),
+                (vec![(POD, true), (OTHER, false)], vec![(OTHER, false)]),
+                "its receipt first"
+            );
+        }
         look(&mut world, &all[1..]);
         assert_eq!(standing(&world), (vec![(OTHER, false)], vec![(OTHER, false)]), "it is forgotten for good");
         world.later(3601);
@@ -201,17 +304,19 @@ fn who_is_excluded_is_not_waited_for_until_then_and_goes_on_otherwise() {
     assert_eq!(standing(&world).0, [(POD, true), (OTHER, false)]);
 }
 
+/// What the condition of changes of the authority says.
+fn said(seen: &ObservedTrustAnchor, world: &World) -> String {
+    let todo = trust_anchor::plan(seen, world.now);
+    let update = trust_anchor::status(seen, &todo, &AppliedTrustAnchor::default(), world.now);
+    let all = update.status.conditions;
+    all.into_iter().find(|it| it.type_ == ConditionType::RotationUnblocked.as_str()).unwrap().message
+}
+
 #[test]
 fn an_exclusion_of_nobody_is_told() {
     let mut world = World::steady();
     exclude(&mut world, None, 60);
-    let told = |world: &World| {
-        let seen = world.observe_anchor(0);
-        let todo = trust_anchor::plan(&seen, world.now);
-        let update = trust_anchor::status(&seen, &todo, &AppliedTrustAnchor::default(), world.now);
-        let all = update.status.conditions;
-        all.into_iter().find(|it| it.type_ == ConditionType::RotationUnblocked.as_str()).unwrap().message
-    };
+    let told = |world: &World| said(&world.observe_anchor(0), world);
     assert!(!told(&world).contains("excluded"), "{}", told(&world));
     world.anchors[0].spec.rotation.as_mut().unwrap().excluded[0].server.name = "ss9".into();
     assert!(told(&world).contains("no SecurityServer of this instance, but excluded: population-register/ss9"));
@@ -226,7 +331,7 @@ fn a_full_list_of_pods_stays_within_its_bound() {
     let mut seen = world.observe_server(0);
     let more = |number: usize| ObservedPod { uid: format!("more-{number:03}"), ..seen.pods[0].clone() };
     seen.pods = (0..processes::MAX_PODS + 5).map(more).collect();
-    let told = status::status(&seen, &plan(&seen, world.now), &AppliedSecurityServer::default(), world.now).status;
-    assert_eq!(told.pods.len(), processes::MAX_PODS);
-    assert!(told.pods.contains(&vanished), "{:?}", told.pods);
+    let pods = plan(&seen, world.now).pods.unwrap();
+    assert_eq!(pods.len(), processes::MAX_PODS);
+    assert!(pods.contains(&vanished), "{pods:?}");
 }

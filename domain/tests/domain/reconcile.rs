@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use saatkond_api::names::{annotation, ca_secret, finalizer};
+use saatkond_api::v1alpha1::security_server::SecurityServerStatus;
 use saatkond_domain::children::ChildKind;
 use saatkond_domain::effects::{Deletion, FinalizerChange, LeafOrder};
 use saatkond_domain::member::plan::{AppliedMember, MemberPlan};
@@ -159,6 +160,7 @@ impl World {
         assert!(plan.next_check >= self.now);
         let SecurityServerPlan {
             finalizer: change,
+            pods,
             identity,
             configuration,
             start_copy,
@@ -175,6 +177,11 @@ impl World {
         if change == FinalizerChange::Add {
             self.write(format!("patch SecurityServer {name}"), |world| {
                 Self::finalizer(&mut world.servers, &uid, finalizer::SECURITY_SERVER, change);
+            })?;
+        }
+        if let Some(pods) = pods {
+            self.write(format!("count the pods of {name}"), |world| {
+                world.servers[index].status.get_or_insert_default().pods = pods;
             })?;
         }
         if let Some(plan) = identity {
@@ -288,14 +295,15 @@ impl World {
             !self.twice || update == security_server::status(&seen, &plan, &applied, self.now),
             "and the same status"
         );
-        assert!(update.status.processes.is_empty());
+        assert!(update.status.processes.is_empty() && update.status.pods.is_empty());
         let mut standing = seen.server.status.clone().unwrap_or_default();
-        let processes = std::mem::take(&mut standing.processes);
+        standing.processes.clear();
+        standing.pods.clear();
         if standing != update.status {
             self.write(format!("patch SecurityServer/status {name}"), |world| {
-                let mut status = update.status;
-                status.processes = processes;
-                world.servers[index].status = Some(status);
+                let status = world.servers[index].status.get_or_insert_default();
+                let (processes, pods) = (std::mem::take(&mut status.processes), std::mem::take(&mut status.pods));
+                *status = SecurityServerStatus { processes, pods, ..update.status };
             })?;
         }
         if change == FinalizerChange::Remove {

@@ -328,9 +328,10 @@ impl World {
             .map(|n| ObservedPod {
                 name: format!("{}-{n}", server.name_any()),
                 uid: format!("{}-pod-{n}", server.uid().unwrap()),
-                created: at(START),
                 deleting: false,
+                gone: false,
                 ended: false,
+                restarts: 0,
             })
             .collect()
     }

@@ -5,6 +5,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt as _};
 use saatkond_api::SecurityServer;
 use saatkond_api::names::{API_VERSION, manager};
+use saatkond_api::v1alpha1::security_server::CountedPod;
 use saatkond_domain::children::{Child, overwriting};
 use saatkond_domain::effects::{Deletion, FinalizerChange};
 use serde::de::DeserializeOwned;
@@ -112,6 +113,24 @@ pub async fn delete(context: &Context, deletion: &Deletion) -> Result<(), Error>
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(Error::api(format!("delete {kind} {namespace}/{name}"))(error)),
     }
+}
+
+/// Writes whose processes count, if the server is as it was seen: an operator that has lost its lease unawares must not put an older
+/// list back, from which a pod that has vanished is missing.
+pub async fn count(context: &Context, server: &SecurityServer, pods: &[CountedPod]) -> Result<SecurityServer, Error> {
+    let name = server.name_any();
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": "SecurityServer",
+        "metadata": {"name": name, "uid": server.uid(), "resourceVersion": server.resource_version()},
+        "status": {"pods": pods},
+    });
+    let api = namespaced::<SecurityServer>(context, server);
+    let params = PatchParams::apply(manager::COUNTED_PODS).force();
+    let doing = format!("write whose processes of SecurityServer {name} count");
+    let written = api.patch_status(&name, &params, &Patch::Apply(&body)).await.map_err(Error::api(doing))?;
+    context.world.servers.wrote(server, written.clone());
+    Ok(written)
 }
 
 /// Writes into receipts that their processes have ended, under each receipt's own manager.

@@ -55,6 +55,7 @@ async fn steps(
 ) -> Result<(), Error> {
     let SecurityServerPlan {
         finalizer: change,
+        pods,
         identity,
         configuration,
         start_copy,
@@ -72,7 +73,12 @@ async fn steps(
         objects::finalizer(&api, server, finalizer::SECURITY_SERVER, *change).await?;
     }
     // First: what is lastingly refused below must not hold back what only this process may have seen.
-    objects::end(context, server, end).await?;
+    let counted = match pods {
+        Some(pods) => Some(objects::count(context, server, pods).await?),
+        None => None,
+    };
+    context.world.pods.told(&place(&**server), &gathered.seen.pods);
+    objects::end(context, counted.as_ref().unwrap_or(server), end).await?;
     // The documents do not wait for it: signed anew by nobody, what a running server serves by would end because of a
     // leaf that cannot be issued.
     let mut unissued = None;

@@ -107,9 +107,9 @@ async fn live_pods(context: &Context, servers: &[Arc<SecurityServer>]) -> Result
         for server in servers.iter().filter(|server| server.namespace().as_deref() == Some(&*namespace)) {
             let name = server.name_any();
             let own = all.iter().filter(|(of, _)| *of == name).map(|(_, pod)| pod.clone());
-            // That a process has ended stays true; the list no longer shows it.
-            let ended = context.world.pods.ended(&namespace, &name);
-            pods.insert(crate::store::place(&**server), own.chain(ended).collect());
+            // What the list no longer shows: that a process has ended stays true, and one that has vanished may stand nowhere else.
+            let gone = context.world.pods.gone(&namespace, &name);
+            pods.insert(crate::store::place(&**server), own.chain(gone).collect());
         }
     }
     Ok(pods)
