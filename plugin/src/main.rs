@@ -1,10 +1,13 @@
-//! `kubectl saatkond`: admit namespaces, show what is and what is not, and why.
+//! `kubectl saatkond`: admit namespaces, replace the authority, show what is and what is not, and why.
 //!
 //! One module a verb. A verb reads with the rights of whoever calls it, decides in pure functions, and writes nothing
 //! but what its help says.
 
 mod admit;
 mod cluster;
+mod exclude;
+mod output;
+mod rotate;
 mod status;
 
 use std::process::ExitCode;
@@ -29,6 +32,10 @@ struct Cli {
 enum Verb {
     /// Let the operator work in a namespace, and say which member the namespace may be
     Admit(admit::Arguments),
+    /// Replace the authority of a trust anchor, take that back, or show who would hold it up
+    Rotate(rotate::Arguments),
+    /// Let a change of the authority go on without a process that does not run any more
+    Exclude(exclude::Arguments),
     /// Show trust anchors, members and security servers as a tree, with what does not hold and why
     Status(status::Arguments),
 }
@@ -59,6 +66,8 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let cluster = cluster::connect(cli.context).await?;
     match cli.verb {
         Verb::Admit(arguments) => admit::run(&cluster, arguments).await,
+        Verb::Rotate(arguments) => rotate::run(&cluster, arguments).await,
+        Verb::Exclude(arguments) => exclude::run(&cluster, arguments).await,
         Verb::Status(arguments) => status::run(&cluster, arguments).await,
     }
 }

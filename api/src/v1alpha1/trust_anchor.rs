@@ -130,7 +130,7 @@ pub struct Exclusion {
     /// The SecurityServer.
     pub server: ExcludedServer,
     /// UID of the pod, as `status.blocking` of the TrustAnchor and `status.pods` of the SecurityServer give it. Where that pod has
-    /// vanished it is forgotten for good. Unset: all processes of the server. Example: `8a0e6c1c-0d4f-4b8e-9d5e-0f6f3a2b7c11`.
+    /// vanished it is forgotten, unless it states something after all. Unset: all processes of the server. Example: `8a0e6c1c-0d4f-4b8e-9d5e-0f6f3a2b7c11`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 36))]
     pub process: Option<String>,

@@ -26,19 +26,13 @@ pub struct Arguments {
     all_namespaces: bool,
     /// For programs: json or yaml. Fields may be added in later versions, none is taken away in v1alpha1.
     #[arg(short, long, value_name = "FORMAT")]
-    output: Option<Format>,
+    output: Option<crate::output::Format>,
 }
 
 const RIGHTS: &str = "\
 Rights needed:
   list           members.saatkond.io, securityservers.saatkond.io in the namespace (with -A: in all)
   list           trustanchors.saatkond.io; without it anchors are shown by name only";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    Json,
-    Yaml,
-}
 
 /// Carries the verb out.
 pub async fn run(cluster: &Cluster, arguments: Arguments) -> anyhow::Result<Outcome> {
@@ -59,11 +53,7 @@ pub async fn run(cluster: &Cluster, arguments: Arguments) -> anyhow::Result<Outc
     let servers = servers.list(&everything).await.context("failed to list security servers")?.items;
 
     let report = report::build(anchors.as_deref(), &members, &servers);
-    let text = match arguments.output {
-        Some(Format::Json) => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        Some(Format::Yaml) => serde_saphyr::to_string(&report)?,
-        None => tree::render(&report, Timestamp::now()),
-    };
-    print!("{text}");
+    let words = |report: &report::Report| tree::render(report, Timestamp::now());
+    print!("{}", crate::output::written(&report, arguments.output, words)?);
     Ok(if report.is_ready() { Outcome::AsDeclared } else { Outcome::NotAsDeclared })
 }
