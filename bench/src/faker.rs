@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -50,8 +50,12 @@ async fn round(client: &Client, view: &View) -> anyhow::Result<()> {
 async fn run_deployment(client: &Client, deployment: &Deployment, pods: usize) -> anyhow::Result<()> {
     let namespace = deployment.namespace().unwrap_or_default();
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    for number in pods..usize::try_from(wanted).unwrap_or_default() {
-        make_pod(client, deployment, number).await?;
+    let wanted_pods = usize::try_from(wanted).unwrap_or_default();
+    if pods < wanted_pods {
+        let owner = make_replica_set(client, deployment).await?;
+        for number in pods..wanted_pods {
+            make_pod(client, deployment, &owner, number).await?;
+        }
     }
     let seen = deployment.status.as_ref().and_then(|status| status.observed_generation);
     let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas);
@@ -71,15 +75,40 @@ async fn run_deployment(client: &Client, deployment: &Deployment, pods: usize) -
     Ok(())
 }
 
-async fn make_pod(client: &Client, deployment: &Deployment, number: usize) -> anyhow::Result<()> {
-    let Some(template) = deployment.spec.as_ref().map(|spec| &spec.template) else { return Ok(()) };
-    let mut labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+fn labels(deployment: &Deployment) -> BTreeMap<String, String> {
+    let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
+    let mut labels = template.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     labels.insert("pod-template-hash".to_owned(), "faked".to_owned());
-    // Nothing here collects garbage, so nobody misses the ReplicaSet.
-    let owner = json!({
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-faked", deployment.name_any()),
-        "uid": deployment.uid(), "controller": true,
-    });
+    labels
+}
+
+/// The owner of a Deployment's pods. It must exist: the garbage collector takes pods of an owner that does not.
+async fn make_replica_set(client: &Client, deployment: &Deployment) -> anyhow::Result<Value> {
+    let name = format!("{}-faked", deployment.name_any());
+    let labels = labels(deployment);
+    let replica_set: ReplicaSet = serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "gateway", "image": "registry.invalid/faked"}]},
+            },
+        },
+    }))?;
+    let api: Api<ReplicaSet> = Api::namespaced(client.clone(), &deployment.namespace().unwrap_or_default());
+    let made = match api.create(&PostParams::default(), &replica_set).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await,
+        other => other,
+    };
+    let uid = made.context("failed to fake a ReplicaSet")?.uid();
+    Ok(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": uid, "controller": true}))
+}
+
+async fn make_pod(client: &Client, deployment: &Deployment, owner: &Value, number: usize) -> anyhow::Result<()> {
+    let Some(template) = deployment.spec.as_ref().map(|spec| &spec.template) else { return Ok(()) };
+    let labels = labels(deployment);
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {
             "name": format!("{}-{number}", deployment.name_any()), "labels": labels, "ownerReferences": [owner],

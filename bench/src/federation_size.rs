@@ -12,6 +12,7 @@ use saatkond_testbed::{Cluster, Layout};
 use saatkond_xtask::estonia::{self, Federation};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
+use tokio::task::JoinHandle;
 
 use super::calibration::{self, Before, Run};
 use super::controller::{Controller, Counts, api_server, asked, writes};
@@ -65,12 +66,13 @@ async fn once(layout: &Layout, sheet: Option<&mut Sheet>) -> anyhow::Result<(f64
     let controller = Controller::start(layout, server.cluster())?;
     let stop = Arc::new(AtomicBool::new(false));
     let view = Arc::new(View::open(&client).await?);
-    let faking = tokio::spawn(faker::run(client.clone(), view.clone(), stop.clone()));
+    let mut faking = tokio::spawn(faker::run(client.clone(), view.clone(), stop.clone()));
 
     let began = Instant::now();
     let objects = apply(&client, &federation).await?;
     println!("{objects} objects applied after {:.1} s", began.elapsed().as_secs_f64());
-    until_ready(&view, objects, began).await.with_context(|| format!("the log is {}", controller.log().display()))?;
+    let ready = until_ready(&view, objects, began, &mut faking).await;
+    ready.with_context(|| format!("the log is {}", controller.log().display()))?;
     let measured = (began.elapsed().as_secs_f64(), proc::memory_mib(controller.pid(), "VmHWM")?);
     if let Some(sheet) = sheet {
         weigh(sheet, &controller, objects)?;
@@ -152,8 +154,8 @@ fn missing(counts: &Counts, federation: &Federation) -> Vec<String> {
         ("looks at the TrustAnchor", looks("TrustAnchor"), 1),
         ("looks at Members", looks("Member"), members),
         ("looks at SecurityServers", looks("SecurityServer"), servers),
-        // Before it is known whether a namespace is admitted, a look ends well at once. One that goes on lists the server's pods.
-        ("lists of pods", count(&counts.requests, "list", "pods"), servers),
+        // Before it is known whether a namespace is admitted, a look ends well at once. One that goes on reads the server's Deployment.
+        ("reads of Deployments", count(&counts.requests, "get", "deployments"), servers),
     ];
     let short = parts.into_iter().filter(|(_, found, wanted)| found < wanted);
     let short = short.map(|(what, found, wanted)| format!("{found} {what} where {wanted} are due"));
@@ -209,8 +211,13 @@ pub async fn apply(client: &Client, federation: &Federation) -> anyhow::Result<u
     Ok(federation.size())
 }
 
-/// Waits until as many objects as were applied are there, and all of them are Ready.
-pub async fn until_ready(view: &View, objects: usize, began: Instant) -> anyhow::Result<()> {
+/// Waits until as many objects as were applied are there, and all of them are Ready, which they do not become without who fakes the pods.
+pub async fn until_ready(
+    view: &View,
+    objects: usize,
+    began: Instant,
+    faking: &mut JoinHandle<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let mut told = Instant::now();
     loop {
         let (there, ready) = view.count();
@@ -227,7 +234,13 @@ pub async fn until_ready(view: &View, objects: usize, began: Instant) -> anyhow:
                 view.unready().join("\n")
             );
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::select! {
+            ended = &mut *faking => {
+                ended.context("the faker panicked")?.context("the faker gave up")?;
+                bail!("the faker ended by itself");
+            }
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
     }
 }
 
@@ -254,7 +267,7 @@ mod tests {
         let federation = estonia::federation().unwrap();
         let key = |one: &str, other: &str| (one.to_owned(), other.to_owned());
         let done = Counts {
-            requests: BTreeMap::from([(key("list", "pods"), 258)]),
+            requests: BTreeMap::from([(key("get", "deployments"), 258)]),
             reconciles: BTreeMap::from([
                 (key("TrustAnchor", "ok"), 3),
                 (key("Member", "ok"), 472),
@@ -269,7 +282,7 @@ mod tests {
         some.reconciles.insert(key("Member", "failed"), 1);
         assert_eq!(missing(&some, &federation), ["471 looks at Members where 472 are due"]);
         let blind = Counts { requests: BTreeMap::new(), ..done };
-        assert_eq!(missing(&blind, &federation), ["0 lists of pods where 258 are due"]);
+        assert_eq!(missing(&blind, &federation), ["0 reads of Deployments where 258 are due"]);
         assert_eq!(missing(&Counts::default(), &federation).len(), 5);
     }
 }

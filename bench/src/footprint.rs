@@ -40,12 +40,13 @@ pub async fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let view = Arc::new(View::open(&client).await?);
-    let faking = tokio::spawn(faker::run(client.clone(), view.clone(), stop.clone()));
+    let mut faking = tokio::spawn(faker::run(client.clone(), view.clone(), stop.clone()));
     let federation = estonia::enlarged(OBJECTS)?;
     let began = Instant::now();
     let objects = apply(&client, &federation).await?;
     // An object that is refused, or waits for something, takes less than one that works.
-    until_ready(&view, objects, began).await.with_context(|| format!("the log is {}", controller.log().display()))?;
+    let ready = until_ready(&view, objects, began, &mut faking).await;
+    ready.with_context(|| format!("the log is {}", controller.log().display()))?;
     let runs = settled(&controller).await?;
     sheet.note("rss_1000_mib", last(&runs), json!({"objects": objects, "samples": runs}))?;
     stop.store(true, Ordering::Relaxed);

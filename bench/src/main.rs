@@ -30,9 +30,9 @@ async fn main() -> ExitCode {
     };
     let mut sheet = Sheet::new(goals);
     let result = match name {
-        "federation-size" => federation_size::run(&layout, &mut sheet).await,
+        "federation-size" => until_interrupted(federation_size::run(&layout, &mut sheet)).await,
         "gateway-pair" => gateway_pair::run(&layout, &mut sheet),
-        _ => footprint::run(&layout, &mut sheet).await,
+        _ => until_interrupted(footprint::run(&layout, &mut sheet)).await,
     };
     if let Err(error) = &result {
         eprintln!("bench {name}: {error:#}");
@@ -46,6 +46,17 @@ async fn main() -> ExitCode {
         Err(error) => {
             eprintln!("bench {name}: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What it has started ends with it, also on Ctrl-C: an operator that is left behind asks a server that is gone for ever.
+async fn until_interrupted(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = run => ended,
+        asked = tokio::signal::ctrl_c() => {
+            asked?;
+            anyhow::bail!("interrupted")
         }
     }
 }

@@ -50,6 +50,7 @@ pub struct Bounds {
 /// A body that waits.
 #[derive(Debug)]
 pub struct Spooled {
+    /// All of it, or what is not in the file yet: each write to the file is a turn of another thread, and pieces come by 16 KiB.
     memory: BytesMut,
     file: Option<File>,
     length: u64,
@@ -119,19 +120,26 @@ impl Spooled {
             self.memory.extend_from_slice(piece);
             return Ok(());
         }
-        if self.file.is_none() {
-            self.share.grow(self.memory.len() as u64, bounds.total)?;
-            let mut file = spool.file().await?;
+        let fresh = if self.file.is_none() { self.memory.len() } else { 0 };
+        self.share.grow((fresh + piece.len()) as u64, bounds.total)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(spool.file().await?),
+        };
+        if self.memory.len() + piece.len() > IN_MEMORY {
             file.write_all(&self.memory).await?;
             self.hold.shrink(self.memory.len());
-            self.memory = BytesMut::new();
-            self.file = Some(file);
+            self.memory.clear();
         }
-        self.share.grow(piece.len() as u64, bounds.total)?;
-        match &mut self.file {
-            Some(file) => Ok(file.write_all(piece).await?),
-            None => Err(io::Error::other("the spool file is gone").into()),
+        // Where there is no room, or the piece is long, it goes by itself.
+        if piece.len() <= IN_MEMORY && self.hold.grow(piece.len()) {
+            self.memory.extend_from_slice(piece);
+            return Ok(());
         }
+        file.write_all(&self.memory).await?;
+        self.hold.shrink(self.memory.len());
+        self.memory = BytesMut::new();
+        Ok(file.write_all(piece).await?)
     }
 
     /// How long it is.
@@ -143,6 +151,9 @@ impl Spooled {
     /// Goes back to its beginning, to be read.
     pub async fn rewind(mut self) -> io::Result<Rewound> {
         if let Some(file) = &mut self.file {
+            file.write_all(&self.memory).await?;
+            self.hold.shrink(self.memory.len());
+            self.memory = BytesMut::new();
             file.flush().await?;
             file.seek(SeekFrom::Start(0)).await?;
         }
@@ -202,18 +213,24 @@ mod tests {
     #[tokio::test]
     async fn bodies_come_back_whole_and_leave_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path().into(), HeldBytes::new(1 << 20));
-        let bounds = Bounds { body: None, total: 1 << 20 };
-        for length in [0, 1, IN_MEMORY, IN_MEMORY + 1, 300_000] {
-            let body: Vec<u8> = (0..=255).cycle().take(length).collect();
-            let mut spooled = spool.body();
-            for piece in body.chunks(10_000) {
-                spooled.push(piece, &spool, bounds).await.unwrap();
+        // With room for one body of many pieces, for none, and for some of them.
+        for (room, pieces) in [(1 << 20, 10_000), (1 << 20, 100_000), (0, 10_000), (25_000, 10_000)] {
+            let held = HeldBytes::new(room);
+            let spool = Spool::new(directory.path().into(), held.clone());
+            let bounds = Bounds { body: None, total: 1 << 20 };
+            for length in [0, 1, IN_MEMORY, IN_MEMORY + 1, 300_000] {
+                let body: Vec<u8> = (0..=255).cycle().take(length).collect();
+                let mut spooled = spool.body();
+                for piece in body.chunks(pieces) {
+                    spooled.push(piece, &spool, bounds).await.unwrap();
+                    assert!(held.total() <= IN_MEMORY as u64, "{}", held.total());
+                }
+                let fits = length <= IN_MEMORY && length as u64 <= room;
+                assert_eq!(spool.used(), if fits { 0 } else { length as u64 }, "{length} in {room}");
+                assert_eq!(spooled.length(), length as u64);
+                assert!(all(spooled).await == body, "{length} in {room}");
+                assert_eq!((spool.used(), held.total()), (0, 0));
             }
-            assert_eq!(spool.used(), if length > IN_MEMORY { length as u64 } else { 0 });
-            assert_eq!(spooled.length(), length as u64);
-            assert!(all(spooled).await == body, "{length}");
-            assert_eq!(spool.used(), 0);
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
