@@ -3,8 +3,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use saatkond_operator::client::{Call, Fault, Verdict};
 use serde_json::{Value, json};
 use support::{bed, federation, get, remove, until, until_condition};
 
@@ -204,4 +207,53 @@ fn declared(object: &Value) -> Value {
         port.as_object_mut().unwrap().remove("nodePort");
     }
     declared.into()
+}
+
+/// Once armed: somebody puts a Service of their own in the place of ours between the operator's look and its write.
+struct Between(AtomicBool);
+
+const THEIRS: &str = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ss1", "namespace": "between-home"},
+    "spec": {"ports": [{"name": "own", "port": 1234}], "selector": {"app": "own"}}}"#;
+
+impl Fault for Between {
+    fn judge(&self, call: &Call) -> Verdict {
+        if call.verb == "patch" && call.resource == "services" && self.0.swap(false, Ordering::SeqCst) {
+            bed().kubectl(&["delete", "service", "ss1", "--namespace=between-home", "--ignore-not-found"]);
+            bed().apply(THEIRS);
+        }
+        Verdict::Pass
+    }
+
+    fn died(&self) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_between_the_look_and_the_write_is_left_alone() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let faker = support::fake_deployments(admin.clone());
+    let between = Arc::new(Between(AtomicBool::new(true)));
+    let operator = bed.operator(Some(between.clone()), &[]).await;
+    bed.apply(&federation("between"));
+    let server = ("SecurityServer", "between-home", "ss1");
+    // Where there was none before, and then where ours was.
+    for round in ["made", "repaired"] {
+        until_condition(&admin, server, "ChildrenApplied", "False/ForeignObject").await;
+        let service = get(&admin, "Service", "between-home", "ss1").await.unwrap();
+        assert!(!between.0.load(Ordering::SeqCst), "nobody came between");
+        assert_eq!(service["spec"]["ports"].as_array().unwrap().len(), 1, "{round}: {service:#}");
+        assert_eq!(service["spec"]["selector"], json!({"app": "own"}), "{round}");
+        assert_eq!(service["metadata"]["ownerReferences"], Value::Null, "{round}");
+        bed.kubectl(&["delete", "service", "ss1", "--namespace=between-home"]);
+        until_condition(&admin, server, "ChildrenApplied", "True/AsDeclared").await;
+        if round == "made" {
+            between.0.store(true, Ordering::SeqCst);
+            let edit = r#"{"spec":{"selector":{"app":"elsewhere"}}}"#;
+            bed.kubectl(&["patch", "service", "ss1", "--namespace=between-home", "--type=merge", "--patch", edit]);
+        }
+    }
+    operator.end().await;
+    faker.abort();
+    remove(&admin, "between").await;
 }

@@ -34,10 +34,13 @@ use saatkond_wire::identity::{Credential, SecretText};
 use saatkond_wire::link::{GOODBYE_PATH, Goodbye, Loaded, POLL_PATH, Poll, PollAnswer, ProcessId, Told, server_name};
 use serde_json::{Value, json};
 use support::{Bed, bed, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// Connections of one registered key.
+const OF_KEY: usize = 3;
 const POD: &str = "0a0b0c0d-0000-4000-8000-000000000001";
 
 struct Leaf {
@@ -120,7 +123,13 @@ async fn start(bed: &Bed, authority: Authority, folder: tempfile::TempDir, fault
         namespace: support::SYSTEM.into(),
         identity: folder.path().to_owned(),
         listener,
-        limits: Limits { idle_unregistered: Duration::from_secs(1), ..Limits::default() },
+        limits: Limits {
+            idle_unregistered: Duration::from_secs(1),
+            handshake: Duration::from_secs(2),
+            connections_of_key: OF_KEY,
+            strangers: 4,
+            ..Limits::default()
+        },
         watches: WatchSettings::default(),
         clock: Arc::new(SystemClock::new()),
         metrics,
@@ -144,20 +153,38 @@ type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
 /// A connection as the holder of this leaf.
 async fn dial(link: &Running, anchor: &str, leaf: &Leaf) -> Sender {
+    let stream = shaken(link, anchor, leaf, b"h2").await;
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn shaken(
+    link: &Running,
+    anchor: &str,
+    leaf: &Leaf,
+    protocol: &[u8],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from(link.authority.certificate().der().to_vec())).unwrap();
     let chain = vec![CertificateDer::from_pem_slice(leaf.pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(leaf.key.to_pkcs8_pem().as_bytes()).unwrap();
     let mut config =
         rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(link.address).await.unwrap();
     let name = ServerName::try_from(server_name(anchor)).unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    let shaken = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream);
+    tokio::time::timeout(Duration::from_secs(20), shaken).await.expect("there is a place within 20 s").unwrap()
+}
+
+/// A connection over HTTP/1.1 whose request never gets its body.
+async fn slow(link: &Running, anchor: &str, leaf: &Leaf) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut stream = shaken(link, anchor, leaf, b"http/1.1").await;
+    let head = format!("POST {POLL_PATH} HTTP/1.1\r\nHost: link\r\nContent-Length: 10\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
 }
 
 async fn post(sender: &mut Sender, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
@@ -384,6 +411,31 @@ async fn whoever_is_not_registered_is_refused_and_large_or_broken_messages_are_t
     })
     .await;
     assert!(receipts(&admin, "lkb").await.is_empty());
+
+    // Neither does who begins to say something and stops: as many as there are places for strangers, and then one more of each.
+    let mut waiting = Vec::new();
+    for leaf in [&minted, &minted, &minted, &minted, &registered] {
+        waiting.push(slow(&link, "lkb", leaf).await);
+    }
+    let (status, _) = ask(&mut dial(&link, "lkb", &registered).await, &poll(None, 0, 0)).await;
+    assert_eq!(status, 200, "whoever is registered is served beside them");
+    for mut stream in waiting {
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut said)).await;
+        assert!(ended.is_ok(), "a request without its body holds its place: {}", String::from_utf8_lossy(&said));
+    }
+    // One key has its share, and what it gives back is free again.
+    let mut held = vec![dial(&link, "lkb", &registered).await, dial(&link, "lkb", &registered).await];
+    let mut further = dial(&link, "lkb", &registered).await;
+    let request = http::Request::post(format!("https://link{POLL_PATH}")).body(Full::new(Bytes::new())).unwrap();
+    assert!(further.send_request(request).await.is_err(), "with the first connection these are three");
+    held.pop();
+    until("a place is free again", Duration::from_secs(10), || async {
+        let mut sender = dial(&link, "lkb", &registered).await;
+        let request = http::Request::post(format!("https://link{POLL_PATH}")).body(Full::new(Bytes::new())).unwrap();
+        sender.send_request(request).await.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await;
 
     let cases: [(&str, Vec<u8>, u16); 5] = [
         ("not JSON", b"{".to_vec(), 400),

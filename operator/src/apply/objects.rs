@@ -50,21 +50,28 @@ where
 /// Applies a child by server-side apply under the one manager of the children of SecurityServers.
 ///
 /// Force is for fields that are ours by design; the plan asks only for objects that are ours or were not there when it
-/// looked. That look was at the API server itself.
-pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<(), Error> {
+/// looked. That look was at the API server itself, and is over: `known` is the UID of what was there, so that what somebody has made in
+/// its place since is left alone, and where nothing was there nothing is taken by force.
+pub async fn child(context: &Context, namespace: &str, child: &Child, known: Option<&str>) -> Result<(), Error> {
     let kind = child.kind();
     let api = children::api(context, kind, namespace);
-    let value = child.value();
+    let mut value = child.value();
+    if let Some(uid) = known {
+        value["metadata"]["uid"] = uid.into();
+    }
+    let params = applied_by(manager::SECURITY_SERVER, known.is_none());
     let doing = |verb: &str| Error::api(format!("{verb} {kind} {namespace}/{}", child.name()));
-    let mut applied = match api.patch(child.name(), &ours(), &Patch::Apply(&value)).await {
+    let mut applied = match api.patch(child.name(), &params, &Patch::Apply(&value)).await {
         Ok(applied) if children::learn(context, kind, &applied, Some(child)).intact => return Ok(()),
         Ok(added_to) => overwrite(&api, &added_to, &value).await.map_err(doing("overwrite"))?,
         // Somebody has changed what a list's entries are told apart by, say a port's number: applied, their entry would
         // stand beside ours, and both cannot.
         Err(kube::Error::Api(status)) if status.code == 422 => {
             match api.get_opt(child.name()).await.map_err(doing("read"))? {
-                Some(live) => overwrite(&api, &live, &value).await.map_err(doing("overwrite"))?,
-                None => return Err(doing("apply")(kube::Error::Api(status))),
+                Some(live) if live.metadata.uid.as_deref() == known => {
+                    overwrite(&api, &live, &value).await.map_err(doing("overwrite"))?
+                }
+                Some(_) | None => return Err(doing("apply")(kube::Error::Api(status))),
             }
         }
         Err(error) => return Err(doing("apply")(error)),
@@ -84,8 +91,9 @@ pub async fn child(context: &Context, namespace: &str, child: &Child) -> Result<
     Err(Error::Contested { object: format!("{kind} {namespace}/{}", child.name()) })
 }
 
-fn ours() -> PatchParams {
-    PatchParams::apply(manager::SECURITY_SERVER).force()
+/// An apply that takes fields by force, unless it is to make the object.
+pub fn applied_by(manager: &str, is_new: bool) -> PatchParams {
+    PatchParams { force: !is_new, ..PatchParams::apply(manager) }
 }
 
 fn as_json(object: &DynamicObject) -> Value {
@@ -99,7 +107,7 @@ async fn overwrite(api: &Api<DynamicObject>, live: &DynamicObject, value: &Value
     whole["metadata"] = json!({"resourceVersion": live.resource_version()});
     let update = PatchParams { field_manager: Some(manager::SECURITY_SERVER.into()), ..PatchParams::default() };
     api.patch(&live.name_any(), &update, &Patch::Merge(whole)).await?;
-    api.patch(&live.name_any(), &ours(), &Patch::Apply(value)).await
+    api.patch(&live.name_any(), &applied_by(manager::SECURITY_SERVER, false), &Patch::Apply(value)).await
 }
 
 /// Deletes exactly the object that was seen: a newer one of the same name is not meant. Gone already is well.

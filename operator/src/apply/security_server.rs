@@ -12,7 +12,7 @@ use saatkond_api::names::{entry, finalizer, manager};
 use saatkond_api::{SecurityServer, TrustAnchor};
 use saatkond_domain::children::{Child, ChildKind};
 use saatkond_domain::effects::FinalizerChange;
-use saatkond_domain::observed::Stored;
+use saatkond_domain::observed::{ObservedChild, Stored};
 use saatkond_domain::security_server::observed::IdentityFacts;
 use saatkond_domain::security_server::plan::{
     AppliedSecurityServer, IdentityPlan, LeafPlan, SecurityServerPlan, StartCopyPlan,
@@ -96,12 +96,13 @@ async fn steps(
         packed = written.packed.clone();
         applied.configuration = true;
     }
-    copy(context, server, start_copy, &gathered.instance.packed, &packed).await?;
+    let known = gathered.seen.start_copy.as_ref().map(|copy| copy.uid.clone());
+    copy(context, server, start_copy, known, &gathered.instance.packed, &packed).await?;
     // The Deployment may be planned for an identity that is not there: pods without it cannot start.
     if let Some(error) = unissued {
         return Err(error);
     }
-    apply_children(context, &namespace, children).await?;
+    apply_children(context, &namespace, children, &gathered.seen.children).await?;
     for pod_uid in forget {
         objects::forget(context, server, pod_uid).await?;
     }
@@ -117,13 +118,19 @@ async fn steps(
 
 /// Applies all: one that is refused, or changed by somebody else as it is written, holds up none of the others, but that no pod
 /// comes before the account it runs as and the policy of who may reach it.
-async fn apply_children(context: &Context, namespace: &str, children: &[Child]) -> Result<(), Error> {
+async fn apply_children(
+    context: &Context,
+    namespace: &str,
+    children: &[Child],
+    seen: &[ObservedChild],
+) -> Result<(), Error> {
     let (mut failed, mut unguarded): (Option<Error>, bool) = (None, false);
     for child in children {
         if unguarded && child.kind() == ChildKind::Deployment {
             continue;
         }
-        match objects::child(context, namespace, child).await {
+        let known = seen.iter().find(|it| it.kind == child.kind() && it.name == child.name());
+        match objects::child(context, namespace, child, known.map(|it| it.uid.as_str())).await {
             Ok(()) => {}
             Err(error) if error.is_unreachable() => return Err(error),
             Err(error) => {
@@ -227,6 +234,7 @@ async fn copy(
     context: &Context,
     server: &SecurityServer,
     plan: &StartCopyPlan,
+    mut known: Option<String>,
     instance: &Bytes,
     configuration: &Bytes,
 ) -> Result<(), Error> {
@@ -237,7 +245,7 @@ async fn copy(
     ];
     for (meta, manager, entry, packed) in parts {
         if let Some(meta) = meta {
-            copy_entry(context, server, meta, manager, entry, packed).await?;
+            known = Some(copy_entry(context, server, meta, known, manager, entry, packed).await?);
         }
     }
     Ok(())
@@ -247,20 +255,21 @@ async fn copy_entry(
     context: &Context,
     server: &SecurityServer,
     meta: &ObjectMeta,
+    known: Option<String>,
     manager: &str,
     entry: &str,
     packed: &Bytes,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
+    let is_new = known.is_none();
     let map = ConfigMap {
-        metadata: meta.clone(),
+        metadata: ObjectMeta { uid: known, ..meta.clone() },
         binary_data: Some(BTreeMap::from([(entry.to_owned(), ByteString(packed.to_vec()))])),
         ..ConfigMap::default()
     };
     let namespace = server.namespace().unwrap_or_default();
     let name = meta.name.clone().unwrap_or_default();
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
-    let params = PatchParams::apply(manager).force();
-    let written = api.patch(&name, &params, &Patch::Apply(&map)).await;
+    let written = api.patch(&name, &objects::applied_by(manager, is_new), &Patch::Apply(&map)).await;
     let written = written.map_err(Error::api(format!("apply ConfigMap {namespace}/{name}")))?;
     let mut copy = children::copy_of(&(&written.metadata).into());
     let has = |name: &str| written.binary_data.as_ref().is_some_and(|data| data.contains_key(name));
@@ -268,5 +277,5 @@ async fn copy_entry(
         && has(saatkond_api::names::entry::SERVER_CONFIGURATION);
     let version = written.resource_version().unwrap_or_default();
     context.caches.start_copies.put(place(server), version, copy);
-    Ok(())
+    Ok(written.metadata.uid.unwrap_or_default())
 }

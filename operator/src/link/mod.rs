@@ -3,6 +3,7 @@
 
 pub mod documents;
 pub mod peers;
+pub mod places;
 pub mod receipts;
 pub mod server;
 pub mod tls;

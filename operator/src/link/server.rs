@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
@@ -24,13 +24,14 @@ use saatkond_wire::link::{
 };
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
 use super::documents::{Documents, Pair, ServerKey, read_fresh};
 use super::peers::{Peers, key_of};
+use super::places::Places;
 use super::receipts::{self, StoreError, store};
 use super::tls::CurrentTls;
 use crate::clock::Clock;
@@ -40,9 +41,13 @@ use crate::metrics::Metrics;
 /// quarters of the default limit of 256 MiB, and the rest is for documents and caches. Beyond that, more replicas.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections open at once; further ones wait in the kernel's queue.
+    /// Connections open at once of peers whose key is registered.
     pub connections: usize,
-    /// Time for a handshake, and for a request's head.
+    /// Of them, of one key: the processes of a server share theirs, at most 20 and twice as many while they are replaced.
+    pub connections_of_key: usize,
+    /// Handshakes under way and connections of whoever has another key; further ones wait in the kernel's queue.
+    pub strangers: usize,
+    /// Time for a handshake, for a request's head, and for its body.
     pub handshake: Duration,
     /// Requests at once on one connection.
     pub streams: u32,
@@ -57,7 +62,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 4_000,
+            connections: 3_500,
+            connections_of_key: 64,
+            strangers: 500,
             handshake: Duration::from_secs(10),
             streams: 8,
             idle: Duration::from_mins(2),
@@ -103,8 +110,8 @@ struct PeerKey(Arc<str>);
 struct Activity {
     /// Requests under way.
     requests: usize,
-    /// A request was refused because nobody has registered the key.
-    is_unknown: bool,
+    /// A request was refused because nobody has registered the key, or its body did not come.
+    is_last: bool,
 }
 
 /// How long the answer to such a request may take to go out.
@@ -127,18 +134,29 @@ impl Drop for UnderWay {
 }
 
 /// Keeps the connection's books.
-async fn note(Extension(activity): Extension<watch::Sender<Activity>>, request: Request, next: Next) -> Response {
+async fn note(
+    State(patience): State<Duration>,
+    Extension(activity): Extension<watch::Sender<Activity>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let _under_way = UnderWay::new(activity.clone());
-    let response = next.run(request).await;
-    if response.extensions().get::<UnknownKey>().is_some() {
-        activity.send_modify(|activity| activity.is_unknown = true);
+    let (head, body) = request.into_parts();
+    // A request whose body does not come is under way for ever, and its connection with it.
+    let response = match tokio::time::timeout(patience, to_bytes(body, MAX_POLL_BYTES)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, Extension(Last)).into_response(),
+    };
+    if response.extensions().get::<Last>().is_some() {
+        activity.send_modify(|activity| activity.is_last = true);
     }
     response
 }
 
 /// Marks an answer after which the connection has to go.
 #[derive(Clone)]
-struct UnknownKey;
+struct Last;
 
 /// Ends when the connection has been idle for too long, or its peer has been refused for good.
 async fn is_over(state: &LinkState, limits: Limits, peer: &PeerKey, mut activity: watch::Receiver<Activity>) {
@@ -146,7 +164,7 @@ async fn is_over(state: &LinkState, limits: Limits, peer: &PeerKey, mut activity
         let now = *activity.borrow_and_update();
         let is_registered = state.peers.find(&peer.0, state.clock.now()).is_some();
         let wait = match now {
-            Activity { is_unknown: true, .. } => Some(LAST_WORD),
+            Activity { is_last: true, .. } => Some(LAST_WORD),
             Activity { requests: 0, .. } if is_registered => Some(limits.idle),
             Activity { requests: 0, .. } => Some(limits.idle_unregistered),
             Activity { .. } => None,
@@ -160,7 +178,7 @@ async fn is_over(state: &LinkState, limits: Limits, peer: &PeerKey, mut activity
         tokio::select! {
             () = waiting => return,
             // The sender lives as long as the connection.
-            more = activity.changed(), if !now.is_unknown => if more.is_err() { return },
+            more = activity.changed(), if !now.is_last => if more.is_err() { return },
         }
     }
 }
@@ -215,19 +233,18 @@ impl IntoResponse for Refused {
         let refusal = Json(Refusal { reason: reason.to_owned(), message: self.to_string() });
         let mut response = (status, refusal).into_response();
         if matches!(self, Self::UnknownKey) {
-            response.extensions_mut().insert(UnknownKey);
+            response.extensions_mut().insert(Last);
         }
         response
     }
 }
 
 /// The endpoint's paths. Each request must carry the peer's key as an extension.
-fn router(state: Arc<LinkState>) -> Router {
+fn router(state: Arc<LinkState>, limits: Limits) -> Router {
     Router::new()
         .route(POLL_PATH, post(poll))
         .route(GOODBYE_PATH, post(goodbye))
-        .layer(DefaultBodyLimit::max(MAX_POLL_BYTES))
-        .layer(from_fn(note))
+        .layer(from_fn_with_state(limits.handshake, note))
         .with_state(state)
 }
 
@@ -360,8 +377,8 @@ async fn goodbye(State(state): State<Arc<LinkState>>, Extension(peer): Extension
 /// Serves until `state.stop`, then lets connections end within [`Limits::drain`].
 pub async fn serve(listener: TcpListener, tls: Arc<CurrentTls>, state: Arc<LinkState>, limits: Limits) {
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let app = router(state.clone());
+    let places = Places::new(limits.connections, limits.strangers, limits.connections_of_key);
+    let app = router(state.clone(), limits);
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake);
     server
@@ -375,9 +392,9 @@ pub async fn serve(listener: TcpListener, tls: Arc<CurrentTls>, state: Arc<LinkS
     loop {
         let place = tokio::select! {
             () = state.stop.cancelled() => break,
-            place = places.clone().acquire_owned() => place,
+            place = places.stranger() => place,
         };
-        let Ok(place) = place else { break };
+        let Some(mut place) = place else { break };
         let stream = tokio::select! {
             () = state.stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -392,10 +409,19 @@ pub async fn serve(listener: TcpListener, tls: Arc<CurrentTls>, state: Arc<LinkS
         };
         let Some(config) = tls.get() else { continue };
         let (app, server, watcher, state) = (app.clone(), server.clone(), graceful.watcher(), state.clone());
+        let places = places.clone();
         tokio::spawn(async move {
             state.metrics.link_connections.inc();
             let shaken = tokio::time::timeout(limits.handshake, shake(stream, config)).await;
             match shaken {
+                Ok(Ok((_, peer)))
+                    if !places.admit(&mut place, &peer.0, state.peers.find(&peer.0, state.clock.now()).is_some()) =>
+                {
+                    tracing::info!(
+                        key = &*peer.0,
+                        "a connection was refused: its key has as many as it may, or all are taken"
+                    );
+                }
                 Ok(Ok((stream, peer))) => {
                     let activity = watch::Sender::new(Activity::default());
                     let over = is_over(&state, limits, &peer, activity.subscribe());

@@ -100,9 +100,12 @@ async fn descriptions(
     let mut found = ObservedDescriptions::new();
     for name in maps {
         let map = api.get_opt(&name).await.map_err(Error::api(format!("read ConfigMap {}/{name}", namespace.name)))?;
-        for (_, key) in named.iter().filter(|(map, _)| *map == name) {
-            found.insert((name.clone(), key.clone()), describe(map.as_ref(), key));
-        }
+        let keys: Vec<_> = named.iter().filter(|(of, _)| *of == name).map(|(_, key)| key.clone()).collect();
+        // Users write these, up to a mebibyte each, and all other looks and the lease share this thread.
+        let read = move || keys.into_iter().map(|key| (describe(map.as_ref(), &key), key)).collect::<Vec<_>>();
+        let read = tokio::task::spawn_blocking(read).await;
+        let read = read.map_err(|source| Error::Decide(source.into()))?;
+        found.extend(read.into_iter().map(|(description, key)| ((name.clone(), key), description)));
     }
     let read = ReadDescriptions { generation, at: now, found: found.clone() };
     context.caches.descriptions.lock().unwrap_or_else(PoisonError::into_inner).insert(at, read);
@@ -119,7 +122,7 @@ fn describe(map: Option<&ConfigMap>, key: &str) -> ObservedDescription {
         })
     });
     let Some(text) = text else { return ObservedDescription::Absent };
-    match serde_saphyr::from_str::<Value>(&text) {
+    match serde_saphyr::from_str_with_options::<Value>(&text, bounded(&text)) {
         Err(error) => {
             let why: String = error.to_string().lines().next().unwrap_or_default().chars().take(200).collect();
             ObservedDescription::Unreadable { why }
@@ -129,6 +132,11 @@ fn describe(map: Option<&ConfigMap>, key: &str) -> ObservedDescription {
             has_paths: document.get("paths").is_some_and(Value::is_object),
         },
     }
+}
+
+/// A text of 400 bytes whose aliases name each other stands for any number of nodes. Written out, none has more than its bytes.
+fn bounded(text: &str) -> serde_saphyr::Options {
+    serde_saphyr::options! { budget: serde_saphyr::budget! { max_nodes: text.len() + 1, max_events: 4 * text.len() + 16 } }
 }
 
 #[cfg(test)]
@@ -150,5 +158,18 @@ mod tests {
         assert!(matches!(describe(Some(&map("a: [")), "k"), ObservedDescription::Unreadable { .. }));
         let bare = ObservedDescription::Read { version: None, has_paths: false };
         assert_eq!(describe(Some(&map("just text")), "k"), bare);
+    }
+
+    #[test]
+    fn what_stands_for_more_than_it_is_long_is_refused() {
+        // Each list names the one before it nine times.
+        let levels =
+            (1..12).map(|level| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", ")));
+        let text = format!("a0: &a0 x\n{}openapi: 3.0.3\npaths: {{}}\n", levels.collect::<String>());
+        assert!(matches!(describe(Some(&map(&text)), "k"), ObservedDescription::Unreadable { .. }), "{text}");
+        // As people use them: one answer in several places.
+        let text = "openapi: 3.0.3\npaths:\n  /a: {get: {responses: &r {default: {description: error}}}}\n  /b: {get: {responses: *r}}\n";
+        let read = ObservedDescription::Read { version: Some("3.0.3".into()), has_paths: true };
+        assert_eq!(describe(Some(&map(text)), "k"), read);
     }
 }
