@@ -27,6 +27,7 @@ not_run() { printf '%s: %s\n' "$1" "$2" >>"$SAATKOND_NOT_RUN"; }
 run "format" cargo fmt --all --check
 run "directions" hack/directions.sh
 run "tools" testbed/install.sh regions || { not_run "tests that need the testbed" "its tools could not be installed"; no_tools=1; }
+run "tools: promtool" testbed/install.sh promtool || not_run "alert rules" "promtool could not be installed"
 run "lints" cargo clippy --workspace --all-targets -- -D warnings
 if run "build" cargo build --workspace --all-targets; then
   run "generated files" "target/$(rustc -vV | sed -n 's/^host: //p')/debug/saatkond-xtask" check

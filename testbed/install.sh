@@ -4,6 +4,7 @@
 #   testbed/install.sh api       the API-server tier: one binary that is etcd, kube-apiserver, kubectl, ...
 #   testbed/install.sh regions   regions: containerd, runc, CoreDNS, helm, images, Debian packages (needs root)
 #   testbed/install.sh packages  only what comes from Debian, a C compiler among it, and says it at once where there is no root
+#   testbed/install.sh promtool  what tests the alert rules (Debian's package of Prometheus; needs root)
 #   testbed/install.sh all       also what only benchmarks and later suites run: KWOK, the timestamp server
 #   testbed/install.sh list      what is installed, and where
 #
@@ -108,9 +109,10 @@ readonly PACKAGES="containernetworking-plugins:/usr/lib/cni/ptp nftables:nft ipr
   mmdebstrap:mmdebstrap nginx-light:nginx wrk:wrk openssl:openssl util-linux:nsenter curl:curl
   libseccomp-dev:/usr/include/seccomp.h pkg-config:pkg-config gcc:gcc libc6-dev:/usr/include/stdio.h"
 
+# install_packages PACKAGE:FILE...
 install_packages() {
   local entry file missing=() started=$SECONDS policy=/usr/sbin/policy-rc.d made_policy=
-  for entry in $PACKAGES; do
+  for entry in "$@"; do
     file=${entry#*:}
     if [[ $file == /* ]]; then [ -e "$file" ] && continue; else command -v "$file" >/dev/null && continue; fi
     missing+=("${entry%%:*}")
@@ -122,7 +124,7 @@ install_packages() {
   exec 9>"$cache/apt.lock"
   flock 9
   say "Debian packages: ${missing[*]}"
-  # nginx is wanted as a program, not as a service: keep its package from starting one.
+  # Programs are wanted, and no services: keep the packages from starting any.
   if [ ! -e $policy ]; then
     made_policy=1
     printf '#!/bin/sh\nexit 101\n' >$policy
@@ -132,9 +134,11 @@ install_packages() {
   { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
     >"$cache/apt.log" 2>&1 || { tail -n 30 "$cache/apt.log" >&2; die "apt-get failed; the whole log is $cache/apt.log"; }
   if [ -n "$made_policy" ]; then rm -f $policy; trap - EXIT; fi
-  case " ${missing[*]} " in *" nginx-light "*)
-    if [ -d /run/systemd/system ]; then systemctl disable --now nginx >/dev/null 2>&1 || true; fi ;;
-  esac
+  for entry in nginx-light:nginx prometheus:prometheus; do
+    case " ${missing[*]} " in *" ${entry%%:*} "*)
+      if [ -d /run/systemd/system ]; then systemctl disable --now "${entry#*:}" >/dev/null 2>&1 || true; fi ;;
+    esac
+  done
   exec 9>&-
   say "Debian packages: installed in $((SECONDS - started)) s"
 }
@@ -211,7 +215,8 @@ prepare_regions() {
   local system
   system=$(uname -s)
   [ "$system" = Linux ] || die "regions and images need Linux, and this is $system: take a virtual machine with Linux, and there start regions as root $INSTEAD"
-  if [ -z "$existing" ]; then install_packages; fi
+  # shellcheck disable=SC2086
+  if [ -z "$existing" ]; then install_packages $PACKAGES; fi
 }
 
 # Only where a region is to be started: the API server's tier needs no root, nor do its tests.
@@ -251,10 +256,11 @@ main() {
   case ${1:-} in
     api) install_api; say "api tools are ready in $links/bin" ;;
     packages) need_root; prepare_regions ;;
+    promtool) install_packages prometheus:promtool ;;
     regions) prepare_regions; install_api; install_regions; say "tools for regions are ready in $links/bin" ;;
     all) prepare_regions; install_api; install_regions; install_extras; say "all tools are ready in $links/bin" ;;
     list) find "$links" -type l -printf '%P -> %l\n' 2>/dev/null | sort ;;
-    *) die "usage: $0 api | packages | regions | all | list" ;;
+    *) die "usage: $0 api | packages | regions | promtool | all | list" ;;
   esac
 }
 main "$@"; exit

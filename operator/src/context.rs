@@ -61,7 +61,7 @@ pub struct Context {
     /// Events.
     pub recorder: Recorder,
     /// What has been seen.
-    pub world: World,
+    pub world: Arc<World>,
     /// The keys at hand.
     pub signer: Signer,
     /// What was read and need not be read again while it is unchanged.

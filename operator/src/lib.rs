@@ -27,6 +27,7 @@ pub mod run;
 pub mod security_server;
 pub mod settings;
 pub mod signer;
+pub mod state_metrics;
 pub mod status_writer;
 pub mod store;
 pub mod trust_anchor;

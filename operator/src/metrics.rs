@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::client::Call;
+use crate::state_metrics::StateMetrics;
 
 /// Labels of `saatkond_api_requests_total`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +68,8 @@ pub struct Metrics {
     pub leading: Gauge,
     /// Connections open at the link.
     pub link_connections: Gauge,
+    /// What the statuses of objects say.
+    pub state: StateMetrics,
 }
 
 impl Metrics {
@@ -90,6 +93,8 @@ impl Metrics {
         registry.register("leading", "1 while this process holds the lease", leading.clone());
         let link_connections = Gauge::default();
         registry.register("link_connections", "Connections open at the link", link_connections.clone());
+        let state = StateMetrics::default();
+        registry.register_collector(Box::new(state.clone()));
         Self {
             registry,
             api_requests,
@@ -100,6 +105,7 @@ impl Metrics {
             queue_depth,
             leading,
             link_connections,
+            state,
         }
     }
 

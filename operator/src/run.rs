@@ -191,6 +191,8 @@ async fn lead(
     stop: CancellationToken,
 ) {
     surroundings.metrics.leading.set(1);
+    let world = Arc::new(World::default());
+    surroundings.metrics.state.show(&world);
     let (wakes, woken) = mpsc::unbounded_channel();
     let (doubts, doubted) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
@@ -202,7 +204,7 @@ async fn lead(
         keys: surroundings.keys.clone(),
         metrics: surroundings.metrics.clone(),
         recorder: Recorder::new(client.clone(), identity.to_owned(), surroundings.clock.clone()),
-        world: World::default(),
+        world,
         signer: Signer::default(),
         caches: Caches::default(),
         wakes,

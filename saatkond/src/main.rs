@@ -74,7 +74,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         stop_on_signals(stop.clone())?;
         match part {
             Part::Operator(settings) => {
-                saatkond_operator::run::run(*settings, stop).await.context("the operator failed")
+                Box::pin(saatkond_operator::run::run(*settings, stop)).await.context("the operator failed")
             }
             Part::Gateway(settings) => {
                 saatkond_gateway::run_until(*settings, stop.cancelled_owned()).await.context("the gateway failed")
