@@ -79,12 +79,11 @@ pub fn run(layout: &Layout, sheet: &mut Sheet) -> anyhow::Result<()> {
     let gateways =
         [gateway_process(region.cluster(), "bench-consumer")?, gateway_process(region.cluster(), "bench-provider")?];
 
+    let url = |name: &str| format!("http://{consumer}:8080/r1/EE/GOV/80000002/files/bytes/{name}");
+    until_answered(&region, &url(EXCHANGES[0].name))?;
     for exchange in &EXCHANGES {
         let name = exchange.name;
-        let ours = Load {
-            url: format!("http://{consumer}:8080/r1/EE/GOV/80000002/files/bytes/{name}"),
-            script: script(&folder, exchange)?,
-        };
+        let ours = Load { url: url(name), script: script(&folder, exchange)? };
         let theirs = Load { url: format!("http://127.0.0.1:{FRONT_PORT}/{name}"), ..ours.clone() };
         let (mut a, mut b, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
         // The first of each warms connections and caches up.
@@ -184,6 +183,19 @@ impl Load {
             format!("calls of {} failed, or wrk said something unknown:\n{said}{logs}", self.url)
         })
     }
+}
+
+/// That a server is Ready says that its processes are; that its Service leads to them is for the nodes, a moment later.
+fn until_answered(region: &Region, url: &str) -> anyhow::Result<()> {
+    let state = || said_by_gateways(region);
+    wait::until("a call is answered", Duration::from_mins(1), state, || {
+        let mut call = Command::new("curl");
+        call.args(["--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", "10"]);
+        call.args(["--header", "X-Road-Client: EE/GOV/80000001/load", url]);
+        let output = region.inside_network(|| call.output())?;
+        Ok(output.is_ok_and(|output| output.stdout == b"200").then_some(()))
+    })?;
+    Ok(())
 }
 
 /// Has wrk send the exchange's request body, if it has one.

@@ -55,8 +55,10 @@ impl Files {
                 }
             };
             let hash = sha256(&bytes);
-            if entry.last.replace(hash) != Some(hash) {
-                (entry.offer)(&context.state, &bytes, self.origin, context.now());
+            if entry.last.replace(hash) != Some(hash)
+                && (entry.offer)(&context.state, &bytes, self.origin, context.now()) == Offer::Unsaved
+            {
+                entry.last = None;
             }
         }
     }

@@ -37,7 +37,7 @@ pub async fn ask(context: &Arc<Context>) -> Peers {
     while let Some(result) = asking.next().await {
         if let Ok(Some(packed)) = result {
             let offer = context.state.offer_instance(&packed, Origin::Peer, context.now());
-            answered |= offer != Offer::Refused;
+            answered |= matches!(offer, Offer::TakenUp | Offer::Known);
         }
     }
     if answered { Peers::Answered } else { Peers::Silent }

@@ -51,6 +51,8 @@ pub enum Offer {
     Known,
     /// It was refused; what is held stays.
     Refused,
+    /// It is good and could not be saved; what is held stays. To be offered again: no room in the directory may pass.
+    Unsaved,
 }
 
 /// The state of a gateway.
@@ -162,7 +164,11 @@ impl State {
             return Offer::Known;
         }
         let result = self.judge_identity(&mut parts, json, now);
-        self.report(result, "identity", origin)
+        let offer = self.report(result, "identity", origin);
+        if offer == Offer::Unsaved {
+            parts.last_identity = None;
+        }
+        offer
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Parts> {
@@ -177,7 +183,7 @@ impl State {
                 self.metrics.updates_rejected.get_or_create(&ReasonLabel { reason: rejection.label() }).inc();
                 let error = chain(&rejection);
                 warn!(what, ?origin, error, "an update was not taken up, what is in force stays");
-                Offer::Refused
+                if matches!(rejection, Rejection::Save(_)) { Offer::Unsaved } else { Offer::Refused }
             }
         }
     }

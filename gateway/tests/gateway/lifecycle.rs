@@ -260,6 +260,24 @@ async fn a_call_finds_its_way_when_all_connections_are_being_closed_under_calls(
 }
 
 #[tokio::test]
+async fn what_could_not_be_saved_is_tried_again_without_anything_new() {
+    let mut pair = Pair::start().await;
+    // In the way of what is written first.
+    let blocked = pair.ss1.dir.join("state/.identity.json.new");
+    std::fs::create_dir(&blocked).unwrap();
+    pair.ss1.issue += 1;
+    pair.federation.write_identity(&pair.ss1);
+    let metrics = || pair.ss1.metrics();
+    let counted = async || pair.ss1.metrics().contains("updates_rejected_total{reason=\"save\"}");
+    eventually("it is told", metrics, counted).await;
+    let context = pair.ss1.gateway.as_ref().unwrap().context.clone();
+    let issue = || context.state.current().unwrap().identity.issue_number;
+    let before = issue();
+    std::fs::remove_dir(&blocked).unwrap();
+    eventually("it is in force", metrics, async || issue() > before).await;
+}
+
+#[tokio::test]
 async fn the_poll_is_the_receipt_and_comes_after_the_swap() {
     let mut pair = Pair::declare().await;
     let link = FakeLink::start(&pair.federation, 0).await;
