@@ -129,7 +129,8 @@ impl Spooled {
         if self.memory.len() + piece.len() > IN_MEMORY {
             file.write_all(&self.memory).await?;
             self.hold.shrink(self.memory.len());
-            self.memory.clear();
+            // Not emptied: it would keep its room, which nobody counts any more.
+            self.memory = BytesMut::new();
         }
         // Where there is no room, or the piece is long, it goes by itself.
         if piece.len() <= IN_MEMORY && self.hold.grow(piece.len()) {

@@ -206,12 +206,12 @@ impl Pods {
         of.into_iter().flat_map(|of| &of.gone).cloned().collect()
     }
 
-    /// Forgets those of `seen` that have vanished: what is to be known of them stands in the server's status. From here they would come
-    /// back when a person has said that they do not run.
-    pub fn told(&self, server: &Server, seen: &[ObservedPod]) {
+    /// Forgets those of `seen` that have vanished, but for the `untold`: what is to be known of them stands in the server's status. From
+    /// here they would come back when a person has said that they do not run.
+    pub fn told(&self, server: &Server, seen: &[ObservedPod], untold: &[String]) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(of) = all.servers.get_mut(server) else { return };
-        of.gone.retain(|pod| pod.ended || !seen.contains(pod));
+        of.gone.retain(|pod| pod.ended || !seen.contains(pod) || untold.contains(&pod.uid));
     }
 
     /// Forgets a server that is gone.
@@ -355,11 +355,14 @@ mod tests {
         pods.take(Change::There(pod("e", &running())));
         let before = seen(&pods);
         pods.take(Change::Gone(deleted(pod("b", &running()))));
-        let b = ("b".into(), true, false);
+        let b = || ("b".into(), true, false);
         // What was told is another state of it, and another pod.
-        pods.told(&place, &before);
-        assert_eq!(uids(&pods), [("e".into(), false, false), ("a".into(), true, true), b]);
-        pods.told(&place, &seen(&pods));
+        pods.told(&place, &before, &[]);
+        assert_eq!(uids(&pods), [("e".into(), false, false), ("a".into(), true, true), b()]);
+        // And there was no room for it.
+        pods.told(&place, &seen(&pods), &["b".to_owned()]);
+        assert_eq!(uids(&pods), [("e".into(), false, false), ("a".into(), true, true), b()]);
+        pods.told(&place, &seen(&pods), &[]);
         assert_eq!(uids(&pods), [("e".into(), false, false), ("a".into(), true, true)]);
         // A list after a gap: what had ended before it has ended, of the others nothing is known.
         pods.take(Change::There(deleted(pod("d", &terminated()))));

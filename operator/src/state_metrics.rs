@@ -119,7 +119,7 @@ fn of_servers(servers: &[Arc<SecurityServer>]) -> Vec<Series> {
     );
     let mut mismatch = Series::new(
         "leaf_loaded_mismatch",
-        "Processes of a security server that present another TLS certificate than the one that is stored",
+        "Processes of a security server that present another TLS certificate than the one that is stored, but for vanished ones",
     );
     let mut vanished = Series::new(
         "security_server_vanished_processes",
@@ -131,7 +131,8 @@ fn of_servers(servers: &[Arc<SecurityServer>]) -> Vec<Series> {
         if let Some(leaf) = &status.leaf {
             ends.add(labels.clone(), seconds(leaf.not_after.0));
             renewed.add(labels.clone(), seconds(leaf.renew_at.0));
-            let running = status.processes.iter().filter(|it| it.ended_at.is_none());
+            let vanished = |uid: &str| status.pods.iter().any(|pod| pod.uid == uid && pod.vanished_at.is_some());
+            let running = status.processes.iter().filter(|it| it.ended_at.is_none() && !vanished(&it.pod_uid));
             let other = running.filter(|it| it.leaf_serial != leaf.serial).count();
             mismatch.add(labels.clone(), exact(other as u64));
         }

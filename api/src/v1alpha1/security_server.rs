@@ -304,6 +304,15 @@ pub struct CountedPod {
     /// `TrustAnchor.spec.rotation.excluded`. Unset: the object exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished_at: Option<Time>,
+    /// How often its container had been started again when its kubelet said so last. A process that says goodbye ends its pod only if it
+    /// was started after that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A TLS certificate of a security server.

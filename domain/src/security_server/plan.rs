@@ -23,8 +23,8 @@ use crate::observed::{InstanceCopy, Published, is_ours};
 use crate::publication::Publication;
 use crate::schedule::{copy_at, next_check, whole_seconds};
 
-/// Everything that is to be done for one security server now, in this order: `finalizer` unless it is to be removed, `pods`,
-/// `identity`, `configuration`, `start_copy`, `children`, `endings`, `deletions`, then the removal of the finalizer.
+/// Everything that is to be done for one security server now, in this order: `finalizer` unless it is to be removed, `pods`, `endings`,
+/// `identity`, `configuration`, `start_copy`, `children`, `deletions`, then the removal of the finalizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SecurityServerPlan {
     /// Our finalizer on the SecurityServer.
@@ -41,6 +41,8 @@ pub struct SecurityServerPlan {
     /// version that it was decided from: it is all that is known of a pod that has vanished, and another writer's older view of it
     /// must not take its place.
     pub pods: Option<Vec<CountedPod>>,
+    /// UIDs of pods that count and find no room there.
+    pub untold: Vec<String>,
     /// What becomes of the receipts of processes that have ended.
     pub endings: Endings,
     /// Objects to delete.
@@ -109,13 +111,15 @@ pub fn plan(seen: &ObservedSecurityServer, now: Timestamp) -> SecurityServerPlan
     let server = &*seen.server;
     let uid = server.uid().unwrap_or_default();
     let standing = server.status.as_ref().map(|status| status.pods.clone()).unwrap_or_default();
+    let (pods, untold) = who_counts(seen, now);
     let mut plan = SecurityServerPlan {
         finalizer: FinalizerChange::Keep,
         identity: None,
         configuration: None,
         start_copy: StartCopyPlan::default(),
         children: Vec::new(),
-        pods: Some(who_counts(seen, now)).filter(|pods| *pods != standing),
+        pods: Some(pods).filter(|pods| *pods != standing),
+        untold,
         endings: endings(&seen.server, &seen.pods, &excluded(seen, now)),
         deletions: Vec::new(),
         foreign: Vec::new(),
@@ -178,8 +182,8 @@ fn depart(seen: &ObservedSecurityServer, plan: &mut SecurityServerPlan) {
     plan.finalizer = FinalizerChange::Remove;
 }
 
-/// Whose processes count, as the status is to say it.
-pub(super) fn who_counts(seen: &ObservedSecurityServer, now: Timestamp) -> Vec<CountedPod> {
+/// Whose processes count, as the status is to say it, and the UIDs of those that find no room there.
+pub(super) fn who_counts(seen: &ObservedSecurityServer, now: Timestamp) -> (Vec<CountedPod>, Vec<String>) {
     kept(counted(&seen.server, &seen.pods, &excluded(seen, now), now))
 }
 

@@ -56,12 +56,17 @@ pub fn counted(server: &SecurityServer, seen: &[ObservedPod], excluded: &Exclude
     let status = server.status.as_ref();
     let standing = status.map(|status| status.pods.as_slice()).unwrap_or_default();
     let receipts = status.map(|status| status.processes.as_slice()).unwrap_or_default();
-    let observed =
-        seen.iter().map(|pod| CountedPod { uid: pod.uid.clone(), name: pod.name.clone(), vanished_at: None });
+    let observed = seen.iter().map(|pod| CountedPod {
+        uid: pod.uid.clone(),
+        name: pod.name.clone(),
+        vanished_at: None,
+        restarts: restarts(Some(pod), standing.iter().find(|known| known.uid == pod.uid)),
+    });
     let stated = receipts.iter().map(|receipt| CountedPod {
         uid: receipt.pod_uid.clone(),
         name: String::new(),
         vanished_at: None,
+        restarts: 0,
     });
     let mut all: Vec<CountedPod> = Vec::new();
     for pod in observed.chain(standing.iter().cloned()).chain(stated) {
@@ -90,15 +95,16 @@ pub fn counted(server: &SecurityServer, seen: &[ObservedPod], excluded: &Exclude
     all
 }
 
-/// The same as `status.pods` holds it.
+/// The same as `status.pods` holds it, and the UIDs of those that find no room there.
 #[must_use]
-pub fn kept(mut counted: Vec<CountedPod>) -> Vec<CountedPod> {
-    if counted.len() > MAX_PODS {
-        // Those that exist are seen again; one that has vanished is known from here alone.
-        counted.sort_by_key(|pod| pod.vanished_at.is_none());
-        counted.truncate(MAX_PODS);
+pub fn kept(mut counted: Vec<CountedPod>) -> (Vec<CountedPod>, Vec<String>) {
+    if counted.len() <= MAX_PODS {
+        return (counted, Vec::new());
     }
-    counted
+    // Those that exist are seen again; one that has vanished is known from here alone.
+    counted.sort_by_key(|pod| pod.vanished_at.is_none());
+    let left_out = counted.split_off(MAX_PODS);
+    (counted, left_out.into_iter().map(|pod| pod.uid).collect())
 }
 
 /// Pods that a person has excluded as vanished and whose processes have stated something since.
@@ -118,17 +124,17 @@ fn object<'a>(seen: &'a [ObservedPod], pod: &str) -> Option<&'a ObservedPod> {
 /// Whether the process in a pod has ended and none is started in it any more.
 ///
 /// A goodbye is of one start of the container. That in a pod that stays says nothing of the next one, nor does that of an earlier start:
-/// a process counts its starts in a volume of its pod, so its number is never above the kubelet's. One from before the pod is known to
-/// have vanished was known when that was written, and was not of the process in it.
+/// a process counts its starts in a volume of its pod, so its number is never above the kubelet's by more than one. What the kubelet said
+/// stands in the status, for whoever has not seen the pod.
 fn is_over(object: Option<&ObservedPod>, known: Option<&CountedPod>, receipt: Option<&ProcessReceipt>) -> bool {
-    let Some(object) = object else {
-        let vanished_at = known.and_then(|known| known.vanished_at.as_ref());
-        let ended_at = receipt.and_then(|it| it.ended_at.as_ref());
-        return ended_at.is_some_and(|ended| vanished_at.is_none_or(|vanished| ended.0 >= vanished.0));
-    };
-    let goodbye = receipt.filter(|it| it.ended_at.is_some());
-    let may_be_over = object.deleting || object.gone;
-    object.ended || (may_be_over && goodbye.is_some_and(|it| it.incarnation > object.restarts))
+    let stays = object.is_some_and(|it| !it.deleting && !it.gone);
+    let goodbye = receipt.filter(|it| it.ended_at.is_some() && it.incarnation > restarts(object, known));
+    object.is_some_and(|it| it.ended) || (goodbye.is_some() && !stays)
+}
+
+/// How often a pod's container has been started again, as far as anybody has seen: a kubelet that gives a pod up may report none.
+fn restarts(object: Option<&ObservedPod>, known: Option<&CountedPod>) -> u64 {
+    object.map_or(0, |it| it.restarts).max(known.map_or(0, |it| it.restarts))
 }
 
 /// The process's receipt; one of a process that has ended is none.

@@ -295,7 +295,7 @@ fn loaded(seen: &ObservedSecurityServer, facts: Option<&IdentityFacts>, now: Tim
     let all = seen.server.status.iter().flat_map(|status| &status.processes).cloned().collect::<Vec<_>>();
     // One that has vanished may be over: it must not make the server unready, and must not go unseen.
     let (pods, vanished): (Vec<_>, Vec<_>) =
-        who_counts(seen, now).into_iter().partition(|pod| pod.vanished_at.is_none());
+        who_counts(seen, now).0.into_iter().partition(|pod| pod.vanished_at.is_none());
     let receipts: Vec<&ProcessReceipt> = pods.iter().filter_map(|pod| receipt(&all, &pod.uid)).collect();
     let pod_name = |uid: &str| {
         let pod = pods.iter().find(|pod| pod.uid == uid).filter(|pod| !pod.name.is_empty());

@@ -161,6 +161,7 @@ impl World {
         let SecurityServerPlan {
             finalizer: change,
             pods,
+            untold: _,
             identity,
             configuration,
             start_copy,
@@ -182,6 +183,18 @@ impl World {
         if let Some(pods) = pods {
             self.write(format!("count the pods of {name}"), |world| {
                 world.servers[index].status.get_or_insert_default().pods = pods;
+            })?;
+        }
+        for pod in endings.end {
+            let now = self.now;
+            self.write(format!("end {pod}"), |world| {
+                let receipts = &mut world.servers[index].status.as_mut().unwrap().processes;
+                receipts.iter_mut().filter(|it| it.pod_uid == pod).for_each(|it| it.ended_at = Some(Time(now)));
+            })?;
+        }
+        for pod in endings.forget {
+            self.write(format!("forget {pod}"), |world| {
+                world.servers[index].status.as_mut().unwrap().processes.retain(|it| it.pod_uid != pod);
             })?;
         }
         if let Some(plan) = identity {
@@ -269,18 +282,6 @@ impl World {
                     intact: true,
                     deleting: false,
                 });
-            })?;
-        }
-        for pod in endings.end {
-            let now = self.now;
-            self.write(format!("end {pod}"), |world| {
-                let receipts = &mut world.servers[index].status.as_mut().unwrap().processes;
-                receipts.iter_mut().filter(|it| it.pod_uid == pod).for_each(|it| it.ended_at = Some(Time(now)));
-            })?;
-        }
-        for pod in endings.forget {
-            self.write(format!("forget {pod}"), |world| {
-                world.servers[index].status.as_mut().unwrap().processes.retain(|it| it.pod_uid != pod);
             })?;
         }
         for Deletion { kind, namespace, name, uid: _ } in deletions {

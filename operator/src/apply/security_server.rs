@@ -56,6 +56,7 @@ async fn steps(
     let SecurityServerPlan {
         finalizer: change,
         pods,
+        untold,
         identity,
         configuration,
         start_copy,
@@ -77,8 +78,11 @@ async fn steps(
         Some(pods) => Some(objects::count(context, server, pods).await?),
         None => None,
     };
-    context.world.pods.told(&place(&**server), &gathered.seen.pods);
+    context.world.pods.told(&place(&**server), &gathered.seen.pods, untold);
     objects::end(context, counted.as_ref().unwrap_or(server), end).await?;
+    for pod_uid in forget {
+        objects::forget(context, server, pod_uid).await?;
+    }
     // The documents do not wait for it: signed anew by nobody, what a running server serves by would end because of a
     // leaf that cannot be issued.
     let mut unissued = None;
@@ -103,9 +107,6 @@ async fn steps(
         return Err(error);
     }
     apply_children(context, &namespace, children, &gathered.seen.children).await?;
-    for pod_uid in forget {
-        objects::forget(context, server, pod_uid).await?;
-    }
     for deletion in deletions {
         objects::delete(context, deletion).await?;
     }

@@ -45,7 +45,9 @@ pub struct Limits {
     pub connections: usize,
     /// Of them, of one key: the processes of a server share theirs, at most 20 and twice as many while they are replaced.
     pub connections_of_key: usize,
-    /// Handshakes under way and connections of whoever has another key; further ones wait in the kernel's queue.
+    /// Handshakes under way and connections of whoever has another key; further ones wait in the kernel's queue, at most for `handshake`
+    /// each time that these are all taken by connections that say nothing. Who polls already is not held up by them, and who waits serves by
+    /// what it holds.
     pub strangers: usize,
     /// Time for a handshake, for a request's head, and for its body.
     pub handshake: Duration,

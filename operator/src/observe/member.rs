@@ -134,9 +134,14 @@ fn describe(map: Option<&ConfigMap>, key: &str) -> ObservedDescription {
     }
 }
 
-/// A text of 400 bytes whose aliases name each other stands for any number of nodes. Written out, none has more than its bytes.
+/// A text of 400 bytes whose aliases name each other stands for any number of nodes, and one long word for as many bytes as it has
+/// aliases. Written out, none has more of either than its bytes.
 fn bounded(text: &str) -> serde_saphyr::Options {
-    serde_saphyr::options! { budget: serde_saphyr::budget! { max_nodes: text.len() + 1, max_events: 4 * text.len() + 16 } }
+    let length = text.len();
+    let budget = serde_saphyr::budget! {
+        max_nodes: length + 1, max_events: 4 * length + 16, max_total_scalar_bytes: 4 * length + 16,
+    };
+    serde_saphyr::options! { budget: budget }
 }
 
 #[cfg(test)]
@@ -167,6 +172,13 @@ mod tests {
             (1..12).map(|level| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", ")));
         let text = format!("a0: &a0 x\n{}openapi: 3.0.3\npaths: {{}}\n", levels.collect::<String>());
         assert!(matches!(describe(Some(&map(&text)), "k"), ObservedDescription::Unreadable { .. }), "{text}");
+        let word = "x".repeat(10_000);
+        let of_words = |times: usize| {
+            format!("openapi: 3.0.3\npaths: {{}}\nx-a: &a {word}\nx-b: [{}]\n", vec!["*a"; times].join(", "))
+        };
+        let (few, many) = (describe(Some(&map(&of_words(2))), "k"), describe(Some(&map(&of_words(50))), "k"));
+        assert_eq!(few, ObservedDescription::Read { version: Some("3.0.3".into()), has_paths: true });
+        assert!(matches!(many, ObservedDescription::Unreadable { .. }), "{many:?}");
         // As people use them: one answer in several places.
         let text = "openapi: 3.0.3\npaths:\n  /a: {get: {responses: &r {default: {description: error}}}}\n  /b: {get: {responses: *r}}\n";
         let read = ObservedDescription::Read { version: Some("3.0.3".into()), has_paths: true };

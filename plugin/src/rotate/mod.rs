@@ -131,7 +131,13 @@ fn begin(anchor: &TrustAnchor, request: &str) -> anyhow::Result<Change> {
     }
     let (now, next) = (standing.signing_generation, standing.highest_generation + 1);
     let told = format!("trustanchor/{name}: {request:?} is asked for: authority {next} will take the place of {now}");
-    Ok(Change { rotation: json!({"requestID": request}), told })
+    let taken_back = anchor.spec.rotation.as_ref().and_then(|rotation| rotation.cancel.as_deref());
+    let rotation = match taken_back {
+        // It was asked for and taken back before it began; while that stands it does not begin.
+        Some(earlier) if earlier == request => json!({"requestID": request, "cancel": null}),
+        _ => json!({"requestID": request}),
+    };
+    Ok(Change { rotation, told })
 }
 
 fn take_back(anchor: &TrustAnchor) -> anyhow::Result<Change> {
@@ -209,8 +215,13 @@ mod tests {
             let said = begin(&anchor(rotation, status), "r2").unwrap_err().to_string();
             assert!(said.contains(why), "{said}");
         }
-        // What was taken back before it began holds nothing up.
-        begin(&anchor(json!({"requestID": "r3", "cancel": "r3"}), stable()), "r2").unwrap();
+        // What was taken back before it began holds nothing up, and may be asked for again.
+        for (request, expected) in
+            [("r2", json!({"requestID": "r2"})), ("r3", json!({"requestID": "r3", "cancel": null}))]
+        {
+            let change = begin(&anchor(json!({"requestID": "r3", "cancel": "r3"}), stable()), request).unwrap();
+            assert_eq!(change.rotation, expected);
+        }
     }
 
     #[test]
