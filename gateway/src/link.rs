@@ -223,17 +223,36 @@ fn take(context: &Context, answer: &PollAnswer) {
     }
 }
 
-/// Says that this process has ended. Bounded: an ending process must not wait for an operator that is gone.
+/// How long an ending process tries to say so: it must not wait for an operator that is gone.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// One attempt: where one of the link's processes is ending too, another one answers.
+const GOODBYE_ATTEMPT: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const GOODBYE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Says that this process has ended.
 pub async fn goodbye(context: &Context, link: &Link) {
     let Some(in_force) = context.state.current() else { return };
     let goodbye = Goodbye { format: FORMAT, process: link.process.clone() };
-    let said = timeout(Duration::from_secs(3), async {
-        let mut connection = None;
-        post(connect(link, &in_force, &mut connection).await?, GOODBYE_PATH, &goodbye).await
-    });
-    match said.await {
-        Ok(Ok(_)) => info!("said goodbye to the link"),
-        Ok(Err(error)) => info!(error = chain(&error), "could not say goodbye to the link"),
-        Err(_) => info!("the link did not answer the goodbye"),
+    let saying = async {
+        loop {
+            let attempt = timeout(GOODBYE_ATTEMPT, async {
+                let mut connection = None;
+                post(connect(link, &in_force, &mut connection).await?, GOODBYE_PATH, &goodbye).await
+            });
+            match attempt.await {
+                Ok(Ok(_)) => return info!("said goodbye to the link"),
+                // It was heard, and there is nothing to say it of: the server is not registered any more, say.
+                Ok(Err(error @ LinkError::Refused { status, .. })) if status.is_client_error() => {
+                    return info!(error = chain(&error), "the link refused the goodbye");
+                }
+                Ok(Err(error)) => info!(error = chain(&error), "could not say goodbye to the link"),
+                Err(_) => info!("the link did not answer the goodbye"),
+            }
+            sleep(GOODBYE_PAUSE).await;
+        }
+    };
+    if timeout(GOODBYE, saying).await.is_err() {
+        info!("no goodbye was heard");
     }
 }

@@ -20,6 +20,7 @@ pub mod link;
 pub mod member;
 pub mod metrics;
 pub mod observe;
+pub mod pod_watch;
 pub mod pods;
 pub mod publisher;
 pub mod queue;

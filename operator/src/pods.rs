@@ -187,6 +187,13 @@ impl Pods {
         }
     }
 
+    /// A process that begins to lead keeps of those that are gone what it saw end. Of the others it cannot know what was made of them
+    /// meanwhile: what is to be known of them stands in the status.
+    pub fn take_over(&self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.servers.values_mut().for_each(|of| of.gone.retain(|pod| pod.ended));
+    }
+
     /// Whether the first list has arrived.
     pub fn is_listed(&self) -> bool {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).listed

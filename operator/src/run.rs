@@ -29,7 +29,7 @@ use crate::link::Link;
 use crate::link::server::{Limits, bind};
 use crate::metrics::Metrics;
 use crate::observe::caches::Caches;
-use crate::pods::GatewayPod;
+use crate::pod_watch::PodWatch;
 use crate::settings::{Role, Settings};
 use crate::signer::Signer;
 use crate::watches::{Change, follow, shown};
@@ -167,8 +167,10 @@ async fn controller(settings: Settings, surroundings: Surroundings, stop: Cancel
     };
     let api: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
     let mut election = Election::new(api, lease, surroundings.clock.clone(), surroundings.chance.clone(), fence);
+    let pods = PodWatch::open(client.clone(), settings.watches(), surroundings.readiness.clone());
     loop {
-        let ended = election.lead(&stop, || lead(&client, &settings, &surroundings, &identity, stop.clone())).await;
+        let lead = || lead(&client, &settings, &surroundings, &identity, &pods, stop.clone());
+        let ended = election.lead(&stop, lead).await;
         surroundings.metrics.leading.set(0);
         // What a leader waited for is no concern of a standby.
         for what in surroundings.readiness.list().into_keys() {
@@ -188,12 +190,14 @@ async fn lead(
     settings: &Settings,
     surroundings: &Surroundings,
     identity: &str,
+    pods: &PodWatch,
     stop: CancellationToken,
 ) {
     surroundings.metrics.leading.set(1);
-    let world = Arc::new(World::default());
-    surroundings.metrics.state.show(&world);
     let (wakes, woken) = mpsc::unbounded_channel();
+    let news = watch::Sender::new(0_u64);
+    let world = Arc::new(World::with(pods.lead(wakes.clone(), news.clone())));
+    surroundings.metrics.state.show(&world);
     let (doubts, doubted) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         client: client.clone(),
@@ -210,7 +214,6 @@ async fn lead(
         wakes,
         doubts,
     });
-    let news = watch::Sender::new(0_u64);
     let mut tasks = JoinSet::new();
     let watcher = Watcher { context: &context, settings, readiness: &surroundings.readiness, news: &news };
     watcher.open(&mut tasks);
@@ -271,15 +274,6 @@ impl Watcher<'_> {
         self.watch(tasks, "Namespaces", api, None, false, |world, change| {
             let namespaces = world.namespaces.take(change);
             namespaces.iter().flat_map(|namespace| world.woken_by_namespace(&namespace.name_any())).collect()
-        });
-        let api = Api::<GatewayPod>::all(self.context.client.clone());
-        self.watch(tasks, "Pods", api, Some(label::SECURITY_SERVER), false, |world, change| {
-            world
-                .pods
-                .take(change)
-                .into_iter()
-                .map(|(namespace, server)| Key::SecurityServer(namespace, server))
-                .collect()
         });
         self.children::<ServiceAccount>(tasks, ChildKind::ServiceAccount);
         self.children::<Service>(tasks, ChildKind::Service);

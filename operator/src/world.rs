@@ -74,12 +74,18 @@ pub struct World {
     /// Metadata of all namespaces.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// The gateways' pods.
-    pub pods: Pods,
+    pub pods: Arc<Pods>,
     children: Mutex<BTreeMap<ChildPlace, Arc<ChildMeta>>>,
     access: Mutex<HashMap<String, NamespaceAccess>>,
 }
 
 impl World {
+    /// Nothing but these pods.
+    #[must_use]
+    pub fn with(pods: Arc<Pods>) -> Self {
+        Self { pods, ..Self::default() }
+    }
+
     /// Whether all lists that decisions rest on have arrived. Before that nothing may be decided: an object that is
     /// merely not listed yet would be taken out of the configuration.
     pub fn is_listed(&self) -> bool {

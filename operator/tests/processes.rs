@@ -110,3 +110,36 @@ async fn a_change_waits_for_a_pod_that_has_vanished_and_for_none_that_has_ended(
     gateways.abort();
     remove(&admin, "gone").await;
 }
+
+/// Whoever leads next has seen it, though nobody who led did and its process has said nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ends_while_nobody_leads_has_not_vanished() {
+    let bed = bed();
+    let _turn = bed.turn.lock().await;
+    let admin = bed.admin().await;
+    let (faker, gateways) = (support::fake_deployments(admin.clone()), support::fake_receipts(admin.clone()));
+    let first = bed.operator(None, &["--identity=operator-0"]).await;
+    bed.apply(&federation("heir"));
+    until_condition(&admin, ("SecurityServer", "heir-home", "ss1"), "Available", "True/AsDeclared").await;
+    support::gateway_pods(&admin, "heir-home", "ss1").await;
+    until_stated(&admin, "heir-home", "ss1", 2).await;
+    until_counted(&admin, "heir", &[("ss1-0", false), ("ss1-1", false)]).await;
+    let second = bed.operator(None, &["--identity=operator-1"]).await;
+    until("the standby has listed the pods", Duration::from_secs(20), || async {
+        let pending = second.readiness.list();
+        if pending.is_empty() { Ok(()) } else { Err(format!("{pending:?}")) }
+    })
+    .await;
+    first.crash().await;
+    end_pod(&admin, "heir-home", "ss1-0").await;
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "heir-home");
+    pods.delete("ss1-0", &DeleteParams::default().grace_period(0)).await.unwrap();
+    // One of which nobody sees an end goes at the same time.
+    pods.delete("ss1-1", &DeleteParams::default().grace_period(0)).await.unwrap();
+    until_counted(&admin, "heir", &[("ss1-1", true)]).await;
+    until_stated(&admin, "heir-home", "ss1", 1).await;
+    second.end().await;
+    faker.abort();
+    gateways.abort();
+    remove(&admin, "heir").await;
+}

@@ -36,7 +36,6 @@ pub const SYSTEM: &str = "saatkond-system";
 /// a cluster, so the tests of a program take turns.
 pub struct Bed {
     server: ApiServer,
-    folder: tempfile::TempDir,
     pub turn: Mutex<()>,
 }
 
@@ -79,12 +78,15 @@ fn start(options: &ApiServerOptions) -> Bed {
         let name = format!("crd/{crd}.saatkond.io");
         cluster.kubectl(&["wait", "--for=condition=Established", &name, "--timeout=60s"]).unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
     for account in ["saatkond-controller", "saatkond-link"] {
-        let path = folder.path().join(account);
-        cluster.service_account_kubeconfig(SYSTEM, account, &path).unwrap();
+        cluster.service_account_kubeconfig(SYSTEM, account, &beside(&server, account)).unwrap();
     }
-    Bed { server, folder, turn: Mutex::new(()) }
+    Bed { server, turn: Mutex::new(()) }
+}
+
+/// Where a file of this test program goes together with the API server: what stands in a static is never dropped.
+fn beside(server: &ApiServer, name: &str) -> PathBuf {
+    server.kubeconfig().with_file_name(name)
 }
 
 /// The chart as it is installed by default, less what nothing here would run: its rights and policies are the real ones.
@@ -117,7 +119,7 @@ pub fn binding(namespace: &str) -> String {
 impl Bed {
     /// The kubeconfig of one of our ServiceAccounts.
     pub fn kubeconfig(&self, account: &str) -> PathBuf {
-        self.folder.path().join(account)
+        beside(&self.server, account)
     }
 
     /// Applies YAML or JSON as the administrator.
