@@ -80,6 +80,12 @@ crash: tools-api ## Crash plans beyond those of `make test`, half an hour: pairs
 	@$(STAGE) "build: testbed" $(BUILD) --quiet --bin testbed
 	@$(STAGE) "crash" env SAATKOND_CRASH=deep cargo test --workspace --no-fail-fast --test crash --test idle --test rotation -- --nocapture
 
+.PHONY: rotate-under-load
+rotate-under-load: tools image ## Authorities replaced under a million calls and faults, about half an hour (ARGS=--help: shorter ones)
+	@# By itself: built together, what it calls would carry what it asks of their dependencies.
+	$(STAGE) "build: rotate-under-load" cargo build --release -p saatkond-under-load
+	@$(STAGE) "rotate-under-load" $(RELEASE)/rotate-under-load $(ARGS)
+
 .PHONY: bench
 bench: name-given tools testbed $(if $(filter footprint gateway-pair,$(NAME)),image) ## One benchmark: NAME=federation-size, gateway-pair or footprint; lines go to target/bench/NAME.jsonl
 	@$(STAGE) "build: release binaries" $(RELEASE_BUILD) --bins

@@ -39,8 +39,10 @@ if run "build" cargo build --workspace --all-targets; then
     run "tests" cargo test --workspace --no-fail-fast -- --show-output
     if run_make image; then
       run "journey" cargo test --workspace --no-fail-fast --test journey -- --nocapture --test-threads=1
+      run "rotate under load" cargo test --workspace --no-fail-fast --test rotate_under_load -- --nocapture
     else
       not_run "journey" "the images could not be built"
+      not_run "rotate under load" "the images could not be built"
     fi
   else
     run "tests" cargo test --workspace --no-fail-fast --lib --bins

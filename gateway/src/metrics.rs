@@ -29,6 +29,13 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// How a connection to a peer began.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HandshakeLabel {
+    /// `full` or `resumed`.
+    pub handshake: &'static str,
+}
+
 /// The role in an exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SideLabel {
@@ -47,6 +54,10 @@ pub struct Metrics {
     durations: Family<SideLabel, Histogram, fn() -> Histogram>,
     /// Peers refused on port 5500 or by this gateway when it called them.
     pub peers_refused: Family<ReasonLabel, Counter>,
+    /// Requests sent to peers, by how the connection began that they went over.
+    pub peer_requests: Family<HandshakeLabel, Counter>,
+    /// Requests that a peer had not taken and that were sent again.
+    pub peer_retries: Counter,
     /// Requests refused by the HTTP layer before they were one.
     pub http_refused: Family<ReasonLabel, Counter>,
     /// Documents and identities that were not taken up.
@@ -86,6 +97,8 @@ impl Default for Metrics {
             exchanges: Family::default(),
             durations: Family::new_with_constructor(histogram),
             peers_refused: Family::default(),
+            peer_requests: Family::default(),
+            peer_retries: Counter::default(),
             http_refused: Family::default(),
             updates_rejected: Family::default(),
             link_failures: Counter::default(),
@@ -111,6 +124,12 @@ impl Metrics {
         registry.register("exchanges", "Exchanges by role and outcome", self.exchanges.clone());
         registry.register("exchange_seconds", "How long exchanges took", self.durations.clone());
         registry.register("peers_refused", "Peer certificates refused, by reason", self.peers_refused.clone());
+        registry.register(
+            "peer_requests",
+            "Requests sent to peers, by how their connection began",
+            self.peer_requests.clone(),
+        );
+        registry.register("peer_retries", "Requests that a peer had not taken, sent again", self.peer_retries.clone());
         registry.register("http_refused", "Malformed requests refused, by reason", self.http_refused.clone());
         registry.register("updates_rejected", "Documents and identities refused", self.updates_rejected.clone());
         registry.register("link_failures", "Failed attempts at the link", self.link_failures.clone());
@@ -151,6 +170,12 @@ impl Metrics {
     /// Takes note of a peer's certificate that was refused.
     pub fn peer_refused(&self, reason: &'static str) {
         self.peers_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Takes note of a request that is sent to a peer.
+    pub fn peer_request(&self, is_resumed: bool) {
+        let handshake = if is_resumed { "resumed" } else { "full" };
+        self.peer_requests.get_or_create(&HandshakeLabel { handshake }).inc();
     }
 
     /// Counts an exchange as under way while the guard lives.

@@ -350,6 +350,7 @@ impl Sending<'_> {
     /// there may be several processes. From here on the answer must come from the new one.
     async fn another(&mut self, peer: Peer, failure: &Failure) -> Result<Peer, Failure> {
         info!(server = %peer.id, message = ?failure, "a request was not taken, trying again");
+        self.context.metrics.peer_retries.inc();
         // What is in force may have changed meanwhile; what was signed for is the same.
         let provider = &self.expected.service.client;
         let again = candidates(self.in_force, provider, self.pinned.as_ref())?;
@@ -377,6 +378,7 @@ impl Sending<'_> {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static("https://gateway.saatkond.internal/saatkond/v1/exchange");
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
+        self.context.metrics.peer_request(peer.connection.is_resumed);
         let mut error = match peer.connection.sender.try_send_request(request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -58,6 +58,8 @@ pub struct Connection {
     pub sender: SendRequest<ExchangeBody>,
     /// What the peer presented.
     pub chain: Arc<[CertificateDer<'static>]>,
+    /// Whether it began with the session of an earlier one (RFC 8446 2.2).
+    pub is_resumed: bool,
 }
 
 /// Why there is no connection.
@@ -175,6 +177,7 @@ async fn handshake(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result
         Some(chain) => chain.iter().cloned().map(CertificateDer::into_owned).collect(),
         None => return Err(refused("the peer has no certificate".into())),
     };
+    let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -191,7 +194,7 @@ async fn handshake(tls: &Arc<ClientConfig>, address: &str, name: &str) -> Result
             tracing::debug!(error = chain(&error), "a connection to a peer ended");
         }
     });
-    Ok(Connection { sender, chain: certificates })
+    Ok(Connection { sender, chain: certificates, is_resumed })
 }
 
 /// Whether a request that failed was never taken by the peer, which says so itself (RFC 9113 6.8 and 8.7): its stream is above the

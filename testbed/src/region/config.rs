@@ -114,6 +114,8 @@ resolvConf: /run/saatkond/resolv.conf
 podLogsDir: {REGION}/logs/pods
 volumePluginDir: /var/lib/kubelet/volumeplugins
 serializeImagePulls: false
+# Mounted Secrets and ConfigMaps are refreshed when a pod is. Most of the time of a test that replaces an authority is this.
+syncFrequency: 10s
 imageGCHighThresholdPercent: 100
 # No pod goes because a build has filled the disk of the machine: 0% switches a threshold off.
 evictionHard: {{memory.available: 50Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}}
