@@ -52,6 +52,7 @@ pub mod trust_anchor {
     pub mod keys;
     pub mod observed;
     pub mod plan;
+    mod revocations;
     pub mod rotation;
     pub mod status;
 

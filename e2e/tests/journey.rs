@@ -142,6 +142,10 @@ fn a_federation_declared_in_yaml_exchanges_data() {
     step("the authority is replaced, and taken back half way, while calls go on");
     the_authority_is_replaced_under_calls(cluster, &person);
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
+
+    step("the provider's keys are stolen");
+    stolen_keys_are_refused(cluster, &person);
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
     drop(scene);
 }
 
@@ -230,6 +234,32 @@ fn the_authority_is_replaced_under_calls(cluster: &Cluster, person: &str) {
     let keys = cluster.kubectl(&["-n", install::NAMESPACE, "get", "secrets", "-o", "name"]).unwrap();
     let kept: Vec<_> = keys.lines().filter(|name| name.starts_with("secret/ee-ca-")).collect();
     assert_eq!(kept, [format!("secret/ee-ca-{}", before.highest + 1)], "only the authority in use has a key");
+}
+
+/// Every gateway confirms that it refuses them, and the provider is called again once its processes have new ones.
+fn stolen_keys_are_refused(cluster: &Cluster, person: &str) {
+    let of_server = |field: &str| {
+        let field = format!("jsonpath={{{field}}}");
+        cluster.kubectl(&["-n", POPULATION.namespace, "get", "securityserver", "ss1", "-o", &field]).unwrap()
+    };
+    let issued: u64 = of_server(".status.issueNumber").parse().unwrap();
+    let patch = format!(r#"{{"spec":{{"revocation":{{"upToIssueNumber":{issued},"reason":"journey"}}}}}}"#);
+    let server = ["-n", POPULATION.namespace, "patch", "securityserver", "ss1", "--type=merge", "--patch", &patch];
+    cluster.kubectl(&server).unwrap();
+    let began = std::time::Instant::now();
+    let field = "jsonpath={.status.revocations}";
+    let said = || cluster.kubectl(&["get", "trustanchor", "ee", "-o", field]).unwrap_or_default();
+    wait::until("every process has confirmed it", Duration::from_secs(30), said, || {
+        let said: Value = serde_json::from_str(&said()).unwrap_or_default();
+        let revoked = said[0]["upToIssueNumber"] == issued && said[0]["waitingFor"].is_null();
+        Ok(revoked.then_some(()))
+    })
+    .unwrap();
+    println!("journey: {} after {:?}", said(), began.elapsed());
+    federation::call_until_served(cluster, BENEFITS, person, Duration::from_mins(3)).unwrap();
+    println!("journey: the provider is called again after {:?}", began.elapsed());
+    let now: u64 = of_server(".status.leaf.issueNumber").parse().unwrap();
+    assert!(now > issued, "{now} was issued after {issued}");
 }
 
 /// The entries of a gateway's start copy, as they stand in the ConfigMap.

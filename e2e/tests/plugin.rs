@@ -139,6 +139,16 @@ fn an_authority_is_replaced_taken_back_and_freed_of_who_is_gone() {
     says(&exclude(&["gone", "--remove"]), 0, "is waited for again");
     assert_eq!(rotation(cluster)["excluded"], Value::Null);
     says(&rotator(&["exclude", "plugin", "plugin/ss9", "--reason=x"]), 2, "there is no SecurityServer plugin/ss9");
+
+    let revoker = person(cluster, folder.path(), "revoker", &json!([rule(&["securityservers"], &["get", "patch"])]));
+    let revoke = |more: &[&str]| revoker(&[&["revoke", "plugin/ss1", "--reason=stolen"], more].concat());
+    says(&revoke(&["--up-to=2"]), 2, "its highest is 1");
+    says(&revoke(&["--dry-run"]), 0, "(dry run)");
+    says(&revoke(&[]), 0, "its certificates with issue numbers up to 1 are revoked");
+    says(&revoke(&[]), 2, "those up to 1 are revoked already");
+    let field = "--output=jsonpath={.spec.revocation.upToIssueNumber} {.spec.revocation.reason}";
+    let written = cluster.kubectl(&["get", "securityserver", "ss1", "--namespace=plugin", field]).unwrap();
+    assert_eq!(written, "1 stolen");
     for object in ["securityserver/ss1", "member/register", "trustanchor/plugin"] {
         cluster.kubectl(&["delete", object, "--namespace=plugin", "--wait=false"]).unwrap();
     }

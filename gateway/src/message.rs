@@ -170,7 +170,7 @@ pub fn verify(
     })?;
     let leaf = in_force.signing_leaf(checked.leaf_der, client, now).map_err(|problem| {
         let cause = match problem {
-            LeafProblem::Chain(_) => Cause::CertValidation,
+            LeafProblem::Chain(_) | LeafProblem::Revoked { .. } => Cause::CertValidation,
             _ => Cause::IncorrectCertificate,
         };
         refuse(cause, problem.to_string())

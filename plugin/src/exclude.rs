@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::cluster::{Cluster, api_status};
+use crate::place::{Place, server};
 
 /// Lets a change of the authority go on without a process that does not run any more.
 ///
@@ -25,7 +26,7 @@ pub struct Arguments {
     anchor: String,
     /// The security server, as namespace/name.
     #[arg(value_name = "NAMESPACE/SERVER", value_parser = server)]
-    server: ExcludedServer,
+    server: Place,
     /// UID of the pod, as `kubectl saatkond rotate ANCHOR --plan` names it. Unset: every process of the server.
     #[arg(value_name = "POD-UID")]
     process: Option<String>,
@@ -51,30 +52,19 @@ Rights needed:
   get, patch     trustanchors.saatkond.io
   get            securityservers.saatkond.io in the server's namespace (not with --remove)";
 
-fn server(text: &str) -> Result<ExcludedServer, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(ExcludedServer { namespace: namespace.to_owned(), name: name.to_owned() })
-        }
-        _ => {
-            Err("expected the namespace and the name of a SecurityServer, for example population-register/ss1"
-                .to_owned())
-        }
-    }
-}
-
 /// Carries the verb out.
 pub async fn run(cluster: &Cluster, arguments: Arguments) -> anyhow::Result<Outcome> {
     let (name, now) = (&arguments.anchor, Timestamp::now());
     let anchors: Api<TrustAnchor> = Api::all(cluster.client.clone());
     let anchor = anchors.get(name).await.with_context(|| format!("failed to read trust anchor {name}"))?;
     let standing = anchor.spec.rotation.clone().unwrap_or_default().excluded;
-    let place = format!("{}/{}", arguments.server.namespace, arguments.server.name);
+    let place = &arguments.server;
+    let excluded = ExcludedServer { namespace: place.namespace.clone(), name: place.name.clone() };
     let (next, told) = if arguments.remove {
-        removed(standing, &arguments.server, arguments.process.as_deref(), now)?
+        removed(standing, &excluded, arguments.process.as_deref(), now)?
     } else {
-        let servers: Api<SecurityServer> = Api::namespaced(cluster.client.clone(), &arguments.server.namespace);
-        let server = match servers.get(&arguments.server.name).await {
+        let servers: Api<SecurityServer> = Api::namespaced(cluster.client.clone(), &place.namespace);
+        let server = match servers.get(&place.name).await {
             Ok(server) => server,
             Err(error) if api_status(&error).is_some_and(|(code, _)| code == 404) => {
                 bail!("there is no SecurityServer {place}: no change waits for it")
@@ -83,7 +73,7 @@ pub async fn run(cluster: &Cluster, arguments: Arguments) -> anyhow::Result<Outc
         };
         let until = now.checked_add(arguments.lasts.as_signed()).context("--for ends later than time can be told")?;
         let exclusion = Exclusion {
-            server: arguments.server.clone(),
+            server: excluded,
             process: arguments.process.clone(),
             reason: arguments.reason.clone().unwrap_or_default(),
             until: Time(Timestamp::from_second(until.as_second()).unwrap_or(until)),
@@ -212,13 +202,5 @@ mod tests {
         assert_eq!(list, [exclusion("ss2", None, 20)]);
         assert!(told.contains("pod gone of SecurityServer n/ss1 is waited for again"), "{told}");
         assert!(removed(standing.clone(), &standing[0].server, None, at(10)).is_err(), "the server as a whole is not");
-    }
-
-    #[test]
-    fn a_server_is_named_with_its_namespace() {
-        assert_eq!(server("n/ss1"), Ok(ExcludedServer { namespace: "n".into(), name: "ss1".into() }));
-        for wrong in ["ss1", "/ss1", "n/", "a/b/c", ""] {
-            assert!(server(wrong).is_err(), "{wrong}");
-        }
     }
 }

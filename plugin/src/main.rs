@@ -1,4 +1,4 @@
-//! `kubectl saatkond`: admit namespaces, replace the authority, show what is and what is not, and why.
+//! `kubectl saatkond`: admit namespaces, replace the authority, revoke certificates, show what is and what is not, and why.
 //!
 //! One module a verb. A verb reads with the rights of whoever calls it, decides in pure functions, and writes nothing
 //! but what its help says.
@@ -7,6 +7,8 @@ mod admit;
 mod cluster;
 mod exclude;
 mod output;
+mod place;
+mod revoke;
 mod rotate;
 mod status;
 
@@ -36,6 +38,8 @@ enum Verb {
     Rotate(rotate::Arguments),
     /// Let a change of the authority go on without a process that does not run any more
     Exclude(exclude::Arguments),
+    /// Revoke the certificates of a security server whose keys somebody else may have
+    Revoke(revoke::Arguments),
     /// Show trust anchors, members and security servers as a tree, with what does not hold and why
     Status(status::Arguments),
 }
@@ -68,6 +72,7 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Admit(arguments) => admit::run(&cluster, arguments).await,
         Verb::Rotate(arguments) => rotate::run(&cluster, arguments).await,
         Verb::Exclude(arguments) => exclude::run(&cluster, arguments).await,
+        Verb::Revoke(arguments) => revoke::run(&cluster, arguments).await,
         Verb::Status(arguments) => status::run(&cluster, arguments).await,
     }
 }

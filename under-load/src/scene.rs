@@ -63,6 +63,10 @@ pub fn run(layout: &Layout, settings: Settings) -> anyhow::Result<Outcome> {
         eprintln!("{}", region.dump());
     }
     if was_there {
+        let namespaces = MEMBERS.map(|member| member.namespace);
+        region
+            .cluster()
+            .kubectl(&[&["delete", "namespace", "--ignore-not-found", "--wait=false"], &namespaces[..]].concat())?;
         scale(region.cluster(), "saatkond-controller", 2)?;
     } else {
         Region::down("home")?;

@@ -159,6 +159,14 @@ pub struct ServerEntry {
     /// Whom it serves: the owner's and guests' members and subsystems. The owner itself is always served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<ServedClient>,
+    /// The lowest issue number with which a leaf of this server is accepted, for TLS and for signatures: those below are revoked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lowest_issue_number: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A client that a server serves, without the instance (it is the document's).

@@ -317,6 +317,7 @@ fn server(owner: &Owner, guests: Vec<MemberIdRef>) -> Result<SecurityServer> {
         error_profile: saatkond_api::v1alpha1::security_server::ErrorProfile::default(),
         limits: saatkond_api::v1alpha1::security_server::Limits::default(),
         resources: None,
+        revocation: None,
     };
     let mut server = SecurityServer::new("ss1", spec);
     server.metadata.namespace = Some(owner.namespace.clone());

@@ -55,7 +55,12 @@ use crate::refs::{MemberIdRef, MemberRef};
         .field_path(".serverCode"),
     validation = Rule::new("!has(self.address) || self.address.matches('^[^:]{1,253}(:|$)')")
         .message("the host in address must have at most 253 characters: no certificate is issued for a longer DNS name")
-        .field_path(".address")
+        .field_path(".address"),
+    validation = Rule::new(
+        "!has(oldSelf.revocation) || (has(self.revocation) && self.revocation.upToIssueNumber >= oldSelf.revocation.upToIssueNumber)"
+    )
+    .message("revocation can be raised, and neither lowered nor removed: a key that was stolen stays stolen")
+    .field_path(".revocation")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityServerSpec {
@@ -94,10 +99,38 @@ pub struct SecurityServerSpec {
     /// Bounds of a message.
     #[serde(default)]
     pub limits: Limits,
+    /// Takes back certificates of this server, all of which somebody else may have the keys of. They cannot be accepted again: this can
+    /// be raised, and neither lowered nor removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
     /// CPU and memory of each process. Unset: a request of 50m CPU and 64Mi memory and a limit of 256Mi memory. A
     /// change rolls the processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+}
+
+/// Which certificates of a server are no longer accepted.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revocation {
+    /// Every certificate of the server, for TLS and for signatures, with an issue number up to this one is refused by every gateway as
+    /// soon as it has the next instance configuration: within seconds where it is connected, also in sessions that are open. New ones are
+    /// issued at once. The server's processes are cut off until they have them, up to some two minutes: its kubelet refreshes the mounted
+    /// Secret. `status.issueNumber` is the highest that was given out. Example: `7`.
+    #[schemars(range(min = 1_i64, max = 1_000_000_000_000_i64))]
+    pub up_to_issue_number: i64,
+    /// Why, for whoever looks later. Example: `node-3 was stolen`.
+    #[schemars(length(min = 1, max = 256))]
+    pub reason: String,
+}
+
+impl SecurityServerSpec {
+    /// The lowest issue number with which a certificate is accepted; 0 where none is revoked.
+    #[must_use]
+    pub fn lowest_issue_number(&self) -> u64 {
+        let revoked = self.revocation.as_ref().and_then(|it| u64::try_from(it.up_to_issue_number).ok());
+        revoked.map_or(0, |revoked| revoked.saturating_add(1))
+    }
 }
 
 /// The replicas of a server unless the spec says otherwise.

@@ -379,10 +379,40 @@ pub struct TrustAnchorStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub blocking: Vec<BlockingProcess>,
+    /// Certificates of servers that are revoked, the newest first, and who has not confirmed that it refuses them. At most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
+    pub revocations: Vec<RevocationStatus>,
     /// Until when the federation goes on exchanging messages if the operator stops now: the weakest of the signed
     /// documents and all certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serves_without_operator_until: Option<Time>,
+}
+
+/// Revoked certificates of a server.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationStatus {
+    /// Namespace of the SecurityServer.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Name of the SecurityServer.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Every certificate of the server with an issue number up to this one is revoked.
+    pub up_to_issue_number: i64,
+    /// The instance configuration with which it was first seen published. A process that has loaded this one, or a later one, refuses them.
+    pub instance_version: u64,
+    /// How many processes of the instance, of how many, have stated that they have. Example: `38/40`.
+    #[schemars(length(max = 23))]
+    pub confirmed: String,
+    /// The first 20 that have not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 512)))]
+    pub waiting_for: Vec<String>,
+    /// From when on the last of them must refuse: a process that hears of nothing serves by an older document until that expires.
+    pub refused_by: Time,
 }
 
 /// The published bundle.

@@ -225,6 +225,45 @@ mod tests {
         assert_eq!((standing.requests.len(), &*standing.requests[MAX_REQUESTS - 1]), (MAX_REQUESTS, "199"));
     }
 
+    /// The arrows between phases in the picture of docs/rotation.md.
+    fn drawn() -> BTreeSet<(String, String)> {
+        let text = include_str!("../../../docs/rotation.md");
+        let picture = text.split("stateDiagram-v2").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let arrows = picture.lines().filter_map(|line| line.trim().split_once(" --> "));
+        let name = |part: &str| part.split(':').next().unwrap_or_default().trim().to_owned();
+        arrows.map(|(from, to)| (name(from), name(to))).filter(|(from, _)| from != "[*]").collect()
+    }
+
+    #[test]
+    fn the_picture_shows_the_phases_that_there_are_and_every_way_between_them() {
+        // Everything that can be published, from the first authority on.
+        let (mut found, mut ways) = (BTreeSet::from([Standing::first(1)]), BTreeSet::new());
+        let mut open: Vec<_> = found.iter().cloned().collect();
+        while let Some(standing) = open.pop() {
+            let announced = (standing.phase == Phase::Stable).then(|| standing.announce(2, "r".into()));
+            for next in [announced, standing.advance(), standing.cancel()].into_iter().flatten() {
+                // What is being prepared is not published yet.
+                let from =
+                    if standing.phase == Phase::Stable { "Preparing".into() } else { standing.phase.to_string() };
+                ways.insert((from, next.phase.to_string()));
+                // Which requests there were is no matter of the picture.
+                let next = Standing { requests: Vec::new(), ..next };
+                if next.phase != Phase::Stable && found.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+        }
+        let way = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        ways.extend([way("Stable", "Preparing"), way("Preparing", "Stable")]);
+        assert_eq!(drawn(), ways);
+        // By the names that the status shows.
+        for (from, to) in ways {
+            for name in [from, to] {
+                serde_json::from_value::<saatkond_api::v1alpha1::trust_anchor::RotationPhase>(name.into()).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn every_phase_survives_the_document() {
         let announced = Standing::first(1).announce(2, "r".into());

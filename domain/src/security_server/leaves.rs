@@ -157,7 +157,8 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
     let highest = facts.map_or(0, |facts| facts.issue_number);
     let remembered = seen.server.status.as_ref().and_then(|status| status.issue_number).unwrap_or(0);
     // The number of the status too: a Secret that was deleted must not make numbers come back.
-    let number = if urgent { highest.max(remembered) + 1 } else { highest };
+    let accepted = seen.server.spec.lowest_issue_number();
+    let number = if urgent { (highest.max(remembered) + 1).max(accepted) } else { highest };
     let order = |wanted: &Wanted, need: Need| match need {
         Need::None => LeafPlan::Keep,
         Need::Along | Need::Now if !urgent => LeafPlan::Keep,
@@ -226,6 +227,9 @@ fn need(
     now: Timestamp,
 ) -> Need {
     let Some(leaf) = leaf else { return Need::Now };
+    if leaf.issue_number < seen.server.spec.lowest_issue_number() {
+        return Need::Now;
+    }
     let same_name = leaf.uri == (wanted.name)(leaf.issue_number).to_string();
     let same_dns = leaf.dns_names == wanted.dns_names;
     if leaf.generation != generation || !same_name || !same_dns || leaf.algorithm != LEAF_ALGORITHM {

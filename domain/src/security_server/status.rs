@@ -57,7 +57,7 @@ pub fn status(
         issue_number: standing.issue_number.max(facts.map(|facts| facts.issue_number)),
         leaf: facts.map(|facts| leaf(seen, facts)).or(standing.leaf),
         signing: facts.map_or(standing.signing, |facts| signing(seen, facts)),
-        registered_keys: registered_keys(&standing.registered_keys, facts, now),
+        registered_keys: registered_keys(&standing.registered_keys, facts, server.spec.lowest_issue_number(), now),
         configuration: published(seen, standing.configuration, version),
         // These two have writes of their own.
         processes: Vec::new(),
@@ -105,8 +105,14 @@ fn signing(seen: &ObservedSecurityServer, facts: &IdentityFacts) -> Vec<SigningS
 }
 
 /// The keys by which the link knows the server's processes: that of the leaf in the Secret, and those before it until
-/// their leaves end, since a process changes over only when its mount has.
-fn registered_keys(standing: &[RegisteredKey], facts: Option<&IdentityFacts>, now: Timestamp) -> Vec<RegisteredKey> {
+/// their leaves end, since a process changes over only when its mount has. None that is revoked: whoever has stolen it could state what
+/// the server's processes have not loaded.
+fn registered_keys(
+    standing: &[RegisteredKey],
+    facts: Option<&IdentityFacts>,
+    lowest: u64,
+    now: Timestamp,
+) -> Vec<RegisteredKey> {
     let current = facts.map(|facts| RegisteredKey {
         spki_sha256: facts.authentication.spki_sha256.clone(),
         issue_number: facts.authentication.issue_number,
@@ -117,7 +123,7 @@ fn registered_keys(standing: &[RegisteredKey], facts: Option<&IdentityFacts>, no
     if let Some(current) = &current {
         keys.insert(&current.spki_sha256, current);
     }
-    let mut keys: Vec<RegisteredKey> = keys.into_values().cloned().collect();
+    let mut keys: Vec<RegisteredKey> = keys.into_values().filter(|key| key.issue_number >= lowest).cloned().collect();
     keys.sort_by(|a, b| b.issue_number.cmp(&a.issue_number).then_with(|| a.spki_sha256.cmp(&b.spki_sha256)));
     keys.truncate(MAX_REGISTERED_KEYS);
     keys

@@ -112,7 +112,10 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
         } else {
             Some(server_entry(server, owner, &holders, standing, is_lost))
         };
-        if let Some(built) = built {
+        if let Some(mut built) = built {
+            // Of this no pause keeps anything back, and no older spec takes anything back.
+            let standing = standing.map_or(0, |standing| standing.lowest_issue_number);
+            built.lowest_issue_number = standing.max(server.spec.lowest_issue_number());
             entries.push(built);
             registered.push(Arc::clone(server));
         }
@@ -179,6 +182,7 @@ fn server_entry(
         server_code: server.spec.server_code.to_string(),
         address: address(server),
         clients,
+        lowest_issue_number: 0,
     }
 }
 

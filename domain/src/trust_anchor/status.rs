@@ -19,6 +19,7 @@ use super::build::{bundle_hash, registrations};
 use super::keys::{self, KeyState};
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use super::plan::{AppliedTrustAnchor, TrustAnchorPlan};
+use super::revocations::revocations;
 use super::rotation;
 use crate::effects::StatusUpdate;
 use crate::meta::{is_deleting, is_paused};
@@ -81,7 +82,9 @@ pub fn status(
             key_generation,
             next_key_generation: document.configuration_keys.next.generation,
         });
-        let servers = registrations(seen).registered;
+        let registrations = registrations(seen);
+        status.revocations = revocations(seen, document, &registrations, &standing.revocations, now);
+        let servers = registrations.registered;
         let (counts, blocking) = receipts(seen, document, &servers, &standing.blocking, now);
         status.rotation = rotation::status(document, &authority, &counts);
         status.counts = Some(counts);

@@ -15,6 +15,7 @@ mod golden;
 mod member;
 mod processes;
 mod reconcile;
+mod revocation;
 mod rotation;
 mod security_server;
 mod security_server_status;

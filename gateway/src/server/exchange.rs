@@ -179,7 +179,7 @@ fn granted(
         context.metrics.peer_refused(problem.label());
         warn!(reason = problem.label(), client = %request.client, problem = %problem, "a peer's server was refused");
         let cause = match problem {
-            LeafProblem::Chain(_) => Cause::ServiceFailedCertValidation,
+            LeafProblem::Chain(_) | LeafProblem::Revoked { .. } => Cause::ServiceFailedCertValidation,
             _ => Cause::ServiceFailedSslAuthenticationFailed,
         };
         Failure::server(cause, problem.to_string())

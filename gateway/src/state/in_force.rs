@@ -100,6 +100,14 @@ pub enum LeafProblem {
     /// Its server is not registered in the configuration.
     #[error("the security server {0} is not registered")]
     Unregistered(Box<ServerId>),
+    /// It was revoked: somebody else may have its key.
+    #[error("the certificate with issue number {issue} of the security server {server} is revoked")]
+    Revoked {
+        /// Whose it is.
+        server: Box<ServerId>,
+        /// Its number.
+        issue: u64,
+    },
     /// Its server does not serve the client in question.
     #[error("the security server {0} does not serve {1}")]
     NotServing(Box<ServerId>, Box<ClientId>),
@@ -114,6 +122,7 @@ impl LeafProblem {
             Self::NoName => "no_name",
             Self::OtherUse => "other_use",
             Self::Unregistered(_) => "unregistered",
+            Self::Revoked { .. } => "revoked",
             Self::NotServing(..) => "not_serving",
         }
     }
@@ -284,8 +293,8 @@ impl InForce {
     ) -> Result<ServerId, LeafProblem> {
         let (leaf, intermediates) = chain.split_first().ok_or(LeafProblem::NoName)?;
         let chain = self.chain(leaf, intermediates, Usage::Authentication, now)?;
-        let LeafName::Authentication { server, .. } = &chain.name else { return Err(LeafProblem::OtherUse) };
-        let entry = self.server_entry(server).ok_or_else(|| LeafProblem::Unregistered(Box::new(server.clone())))?;
+        let LeafName::Authentication { server, issue } = &chain.name else { return Err(LeafProblem::OtherUse) };
+        let entry = self.accepting(server, *issue)?;
         if !entry.serves(client) || !self.registered.contains(client) {
             return Err(LeafProblem::NotServing(Box::new(server.clone()), Box::new(client.clone())));
         }
@@ -295,15 +304,24 @@ impl InForce {
     /// Checks that a signing leaf speaks for `client`'s member, on a registered server that serves `client`.
     pub fn signing_leaf(&self, der: &[u8], client: &ClientId, now: Timestamp) -> Result<Arc<Chain>, LeafProblem> {
         let chain = self.chain(der, &[], Usage::Signing, now)?;
-        let LeafName::Signing { member, server, .. } = &chain.name else { return Err(LeafProblem::OtherUse) };
+        let LeafName::Signing { member, server, issue } = &chain.name else { return Err(LeafProblem::OtherUse) };
         if *member != client.member {
             return Err(LeafProblem::OtherUse);
         }
-        let entry = self.server_entry(server).ok_or_else(|| LeafProblem::Unregistered(Box::new(server.clone())))?;
+        let entry = self.accepting(server, *issue)?;
         if !entry.serves(client) {
             return Err(LeafProblem::NotServing(Box::new(server.clone()), Box::new(client.clone())));
         }
         Ok(chain)
+    }
+
+    /// The entry of a server that is registered, for a leaf of its that is not revoked.
+    fn accepting(&self, server: &ServerId, issue: u64) -> Result<&ServerEntry, LeafProblem> {
+        let entry = self.server_entry(server).ok_or_else(|| LeafProblem::Unregistered(Box::new(server.clone())))?;
+        if issue < entry.lowest_issue_number {
+            return Err(LeafProblem::Revoked { server: Box::new(server.clone()), issue });
+        }
+        Ok(entry)
     }
 
     /// The generation of the authority that issued a peer's leaf; 0 where it is none of the bundle's.

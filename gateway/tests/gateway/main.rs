@@ -14,6 +14,7 @@ mod memory;
 mod methods;
 mod peers;
 mod places;
+mod revocation;
 mod rights;
 mod support;
 mod uploads;

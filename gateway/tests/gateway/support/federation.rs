@@ -148,6 +148,7 @@ impl Federation {
                     subsystem: client.subsystem.clone(),
                 })
                 .collect(),
+            lowest_issue_number: 0,
         });
         let mut members: Vec<_> = clients.iter().map(|client| client.member.clone()).chain([member(owner)]).collect();
         members.sort();

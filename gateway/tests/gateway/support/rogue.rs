@@ -33,12 +33,20 @@ use super::federation::issue;
 pub type Leaf = (String, KeyPair);
 
 pub fn authentication(authority: &Authority, server: &ServerId) -> Leaf {
-    let name = LeafName::Authentication { server: server.clone(), issue: 1 };
+    numbered_authentication(authority, server, 1)
+}
+
+pub fn numbered_authentication(authority: &Authority, server: &ServerId, number: u64) -> Leaf {
+    let name = LeafName::Authentication { server: server.clone(), issue: number };
     issue(authority, Usage::Authentication, &name, &["x.example"], Timestamp::now(), SignedDuration::from_hours(1))
 }
 
 pub fn signing(authority: &Authority, member: &MemberId, server: &ServerId) -> SigningCredential {
-    let name = LeafName::Signing { member: member.clone(), server: server.clone(), issue: 1 };
+    numbered_signing(authority, member, server, 1)
+}
+
+pub fn numbered_signing(authority: &Authority, member: &MemberId, server: &ServerId, number: u64) -> SigningCredential {
+    let name = LeafName::Signing { member: member.clone(), server: server.clone(), issue: number };
     let (leaf, key) = issue(authority, Usage::Signing, &name, &[], Timestamp::now(), SignedDuration::from_hours(1));
     SigningCredential::from_pem(&leaf, &key.to_pkcs8_pem()).unwrap()
 }
