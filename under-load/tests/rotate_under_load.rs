@@ -18,6 +18,7 @@ fn authorities_change_under_calls_and_the_controller_dies_at_each_write() {
         Settings { rotations: 1, requests: 0, ways: 1, is_rough: false, seed: 1, bound: Duration::from_mins(10) };
     let outcome = run(&Layout::find(), settings).unwrap();
     println!("{outcome}");
-    let short = outcome.short_of(Demands { requests: 10_000, rotations: 1, kills: 10 });
+    // Of three ways to cut a write two end the controller, and two that are cut at one moment end it once.
+    let short = outcome.short_of(Demands { requests: 10_000, rotations: 1, kills: 5 });
     assert!(short.is_empty(), "{short:#?}\n{:#?}", outcome.failures);
 }

@@ -454,6 +454,33 @@ pub struct RotationStatus {
     /// How many processes, of how many, have stated what the phase waits for. Example: `38/40`.
     #[schemars(length(max = 23))]
     pub acknowledged: String,
+    /// While switching: which servers have their turn to get certificates of the authority that issues now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reissuing: Option<Reissuing>,
+}
+
+/// Which servers get certificates of the next authority now.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reissuing {
+    /// The wave. The next one begins when every process of the servers in this one presents its new certificate.
+    pub wave: ReissuingWave,
+    /// The last of them in the order, by the first 16 hexadecimal digits of SHA-256 of the generation, a line feed and the server's identifier.
+    /// Unset: all have their turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub up_to: Option<String>,
+}
+
+/// How many servers get new certificates at a time.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ReissuingWave {
+    /// One.
+    Canary,
+    /// A tenth.
+    Tenth,
+    /// All.
+    All,
 }
 
 /// The phase of a change of the authority.

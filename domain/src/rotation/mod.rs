@@ -1,6 +1,6 @@
 //! The change from one authority to the next, without a request that fails on the way.
 //!
-//! **announce** (both are trusted) → every process states that it trusts both → **switch** (the next one issues) → every process
+//! **announce** (both are trusted) → every process states that it trusts both → **switch** (the next one issues, in waves) → every process
 //! presents a new leaf, and no session with an old one is open → **retire** (the old one is no longer trusted) → every process
 //! states that → stable.
 //!
@@ -11,6 +11,7 @@
 mod guards;
 mod standing;
 mod step;
+pub mod waves;
 
 pub use guards::{Blocker, Obstacle, Process, Receipt, Server, blockers};
 pub use standing::{MAX_REQUESTS, Phase, Standing};

@@ -24,6 +24,7 @@ use crate::observed::{LeafFacts, Stored};
 use crate::schedule::{CannotIssue, can_issue, may_renew_at, renew_at};
 use crate::serving::dns_names;
 use crate::trust_anchor::authority::retirement;
+use crate::trust_anchor::rotation::has_turn;
 
 /// Algorithm of every leaf's key: the fastest to sign with, and accepted by everything.
 pub const LEAF_ALGORITHM: Algorithm = Algorithm::EcdsaP256;
@@ -130,7 +131,14 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
         // Names come from the spec, so a paused server keeps its own; whom it speaks for is not negotiable.
         wanted.dns_names.clone_from(&facts.authentication.dns_names);
     }
-    let authentication = need(seen, facts.map(|f| &f.authentication), &wanted, generation, now);
+    // Old leaves are good while their authority is trusted; whose turn has not come keeps them.
+    let turn = has_turn(place.anchor, document, &id);
+    let may_stay = |leaf: &LeafFacts| !turn && document.bundle.iter().any(|entry| entry.generation == leaf.generation);
+    let need = |leaf: Option<&LeafFacts>, wanted: &Wanted| {
+        let generation = leaf.filter(|leaf| may_stay(leaf)).map_or(generation, |leaf| leaf.generation);
+        need(seen, leaf, wanted, generation, now)
+    };
+    let authentication = need(facts.map(|f| &f.authentication), &wanted);
     let standing: BTreeMap<&MemberId, &LeafFacts> =
         facts.iter().flat_map(|facts| &facts.signing).map(|signing| (&signing.member, &signing.leaf)).collect();
     let signing: Vec<(&MemberId, Need)> = members
@@ -138,7 +146,7 @@ pub fn leaves(seen: &ObservedSecurityServer, place: &Place<'_>, now: Timestamp) 
         .filter(|member| !paused || facts.is_none() || standing.contains_key(member))
         .map(|member| {
             let leaf = standing.get(member).copied();
-            (member, need(seen, leaf, &signing(member, &id), generation, now))
+            (member, need(leaf, &signing(member, &id)))
         })
         .collect();
     let urgent = authentication == Need::Now || signing.iter().any(|(_, need)| *need == Need::Now);

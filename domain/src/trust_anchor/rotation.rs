@@ -1,22 +1,26 @@
 //! What a trust anchor shows of its rotation, and what is decided about it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use saatkond_api::SecurityServer;
 use saatkond_api::conditions::Reason;
-use saatkond_api::v1alpha1::trust_anchor::{RotationPhase, RotationStatus, TrustAnchorCounts};
+use saatkond_api::v1alpha1::trust_anchor::{
+    Reissuing, ReissuingWave, RotationPhase, RotationStatus, TrustAnchorCounts,
+};
+use saatkond_api::{SecurityServer, TrustAnchor};
 use saatkond_pki::authority::AuthorityCertificate;
 use saatkond_wire::configuration::{self as wire, InstanceConfiguration, RotationEntry};
+use saatkond_wire::identifier::ServerId;
 
 use super::authority::{AuthorityState, retirement};
 use super::build::{bundle_hash, registrations};
 use super::observed::ObservedTrustAnchor;
 use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
+use crate::rotation::waves::{Wave, last_rank, rank, wave};
 use crate::rotation::{
     Blocker, Held, Observed, Obstacle, Phase, Process, Receipt, Server, Standing, Step, Wish, blockers,
 };
@@ -106,6 +110,7 @@ pub(super) fn status(
     document: &InstanceConfiguration,
     authority: &AuthorityState,
     counts: &TrustAnchorCounts,
+    turns: &Turns,
 ) -> Option<RotationStatus> {
     authority.standing.as_ref()?;
     let standing = Standing::of(document)?;
@@ -129,6 +134,76 @@ pub(super) fn status(
         highest_generation: highest,
         requests,
         acknowledged: format!("{}/{}", counts.receipts_current, counts.processes),
+        reissuing: turns.said.clone(),
+    })
+}
+
+/// Who gets certificates of the authority that issues now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turns {
+    /// As the status says it; `None` while no certificates are issued anew in waves.
+    said: Option<Reissuing>,
+    /// Namespace and name of the servers whose turn has not come.
+    later: BTreeSet<(String, String)>,
+}
+
+impl Turns {
+    /// Whether somebody holds up what goes on now: a server whose turn has not come is not late with its certificates.
+    pub(super) fn is_due(&self, blocker: &Blocker) -> bool {
+        blocker.obstacle != Obstacle::LeavesNotIssued || !self.later.contains(&blocker.server)
+    }
+}
+
+/// Whose turn it is, given what is published. A change that is being taken back has no waves: the authority that issues again is known to
+/// be good.
+pub(super) fn turns(seen: &ObservedTrustAnchor, document: &InstanceConfiguration, now: Timestamp) -> Turns {
+    let Some(standing) = document.rotation.as_ref().and_then(|_| Standing::of(document)) else {
+        return Turns::default();
+    };
+    if !matches!(standing.phase, Phase::Switching { returning: false, .. }) {
+        return Turns::default();
+    }
+    let (hash, registrations) = (bundle_hash(document), registrations(seen));
+    let (mut done, mut names) = (BTreeMap::new(), BTreeMap::new());
+    for (entry, object) in registrations.servers.iter().zip(&registrations.registered) {
+        let server = server(seen, object, &hash, now);
+        let on = blockers(&standing, document.bundle_sequence, std::slice::from_ref(&server));
+        let rank = rank(standing.signing, &entry.id(&document.instance));
+        done.insert(rank.clone(), on.iter().all(|blocker| blocker.obstacle == Obstacle::OldSession));
+        names.insert(rank, server.name);
+    }
+    let known = seen.anchor.status.as_ref().and_then(|status| status.rotation.as_ref());
+    let known = known.filter(|it| it.phase == RotationPhase::Switching && it.signing_generation == standing.signing);
+    let begun = known.and_then(|it| it.reissuing.as_ref()).map_or(Wave::Canary, |it| match it.wave {
+        ReissuingWave::Canary => Wave::Canary,
+        ReissuingWave::Tenth => Wave::Tenth,
+        ReissuingWave::All => Wave::All,
+    });
+    let wave = wave(&done, begun);
+    let up_to = last_rank(&done, wave);
+    let later = names.into_iter().filter(|(rank, _)| up_to.as_ref().is_some_and(|last| rank > last));
+    let later = later.map(|(_, name)| name).collect();
+    let wave = match wave {
+        Wave::Canary => ReissuingWave::Canary,
+        Wave::Tenth => ReissuingWave::Tenth,
+        Wave::All => ReissuingWave::All,
+    };
+    Turns { said: Some(Reissuing { wave, up_to }), later }
+}
+
+/// Whether a server has its turn, by what the anchor's status says of what is published.
+#[must_use]
+pub fn has_turn(anchor: &TrustAnchor, document: &InstanceConfiguration, server: &ServerId) -> bool {
+    let Some(entry) = &document.rotation else { return true };
+    if entry.phase != wire::RotationPhase::Switching || entry.returning {
+        return true;
+    }
+    let known = anchor.status.as_ref().and_then(|status| status.rotation.as_ref());
+    let known =
+        known.filter(|it| it.phase == RotationPhase::Switching && it.signing_generation == document.signing_generation);
+    known.and_then(|it| it.reissuing.as_ref()).is_some_and(|it| match &it.up_to {
+        None => it.wave == ReissuingWave::All,
+        Some(last) => rank(document.signing_generation, server) <= *last,
     })
 }
 

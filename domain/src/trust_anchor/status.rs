@@ -52,7 +52,8 @@ pub fn status(
             Published::Absent | Published::Invalid { .. } | Published::Foreign => None,
         },
     };
-    let statements = statements(seen, plan, applied, &authority, published.map(|(document, _)| document), now);
+    let turns = published.map(|(document, _)| rotation::turns(seen, document, now)).unwrap_or_default();
+    let statements = statements(seen, plan, applied, &authority, published.map(|(document, _)| document), &turns, now);
     let (conditions, events) = conclude(&standing.conditions, &statements, anchor.metadata.generation, now);
     let mut status = TrustAnchorStatus {
         observed_generation: anchor.metadata.generation,
@@ -85,8 +86,8 @@ pub fn status(
         let registrations = registrations(seen);
         status.revocations = revocations(seen, document, &registrations, &standing.revocations, now);
         let servers = registrations.registered;
-        let (counts, blocking) = receipts(seen, document, &servers, &standing.blocking, now);
-        status.rotation = rotation::status(document, &authority, &counts);
+        let (counts, blocking) = receipts(seen, document, &servers, &standing.blocking, &turns, now);
+        status.rotation = rotation::status(document, &authority, &counts, &turns);
         status.counts = Some(counts);
         status.blocking = blocking;
         status.serves_without_operator_until = serves_until(seen, document, &authority, &servers).map(Time);
@@ -100,6 +101,7 @@ fn statements(
     applied: &AppliedTrustAnchor,
     authority: &AuthorityState,
     published: Option<&InstanceConfiguration>,
+    turns: &rotation::Turns,
     now: Timestamp,
 ) -> Vec<Statement> {
     use ConditionType::{AdmissionGuarded, AuthorityAvailable, Ready};
@@ -149,7 +151,7 @@ fn statements(
         }
     };
     let document = published_statement(seen, plan, applied, published);
-    let unblocked = unblocked(seen, authority, now);
+    let unblocked = unblocked(seen, authority, turns, now);
     let mut parts = Vec::new();
     if is_deleting(anchor) {
         let count = seen.members.len();
@@ -187,10 +189,16 @@ fn statements(
 }
 
 /// Whom a change of the authority waits for, if for anybody.
-fn unblocked(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Timestamp) -> Statement {
+fn unblocked(
+    seen: &ObservedTrustAnchor,
+    authority: &AuthorityState,
+    turns: &rotation::Turns,
+    now: Timestamp,
+) -> Statement {
     let mut said = match (&authority.step, &authority.standing) {
         (Step::Wait { on, .. }, Some(standing)) if !on.is_empty() => {
-            let who: Vec<_> = on.iter().map(ToString::to_string).collect();
+            let due = on.iter().filter(|blocker| turns.is_due(blocker));
+            let who: Vec<_> = due.map(ToString::to_string).collect();
             // What waits in Stable is the change that has not begun.
             let phase = if standing.phase == crate::rotation::Phase::Stable {
                 "Preparing".into()
@@ -305,12 +313,14 @@ fn receipts(
     document: &InstanceConfiguration,
     servers: &[std::sync::Arc<SecurityServer>],
     standing: &[BlockingProcess],
+    turns: &rotation::Turns,
     now: Timestamp,
 ) -> (TrustAnchorCounts, Vec<BlockingProcess>) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (processes, on) = rotation::waits_for(seen, document, servers, now);
     let mut blocking: Vec<_> = on
         .iter()
+        .filter(|blocker| turns.is_due(blocker))
         .map(|blocker| {
             let (namespace, name) = blocker.server.clone();
             let pod_uid = blocker.pod.clone().filter(|uid| !uid.is_empty());

@@ -3,8 +3,9 @@
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, find};
 use saatkond_api::names::annotation;
-use saatkond_api::v1alpha1::trust_anchor::RotationPhase;
+use saatkond_api::v1alpha1::trust_anchor::{ReissuingWave, RotationPhase};
 use saatkond_domain::observed::Published;
+use saatkond_domain::rotation::waves::rank;
 use saatkond_domain::rotation::{Phase, Standing};
 
 use crate::walk::essence;
@@ -192,6 +193,49 @@ fn one_silent_process_holds_everything_up_and_is_named() {
     world.settle();
     assert_eq!((world.standing().phase, world.standing().signing, issued_by(&world)), (Phase::Stable, 2, 2));
     assert_eq!(world.rotation_message(), "True/AsDeclared no change of the authority is under way");
+}
+
+#[test]
+fn one_server_gets_new_certificates_first_and_the_others_once_it_presents_them() {
+    let mut world = World::steady();
+    world.ask("annual");
+    // And all have stated it.
+    world.until(|phase| matches!(phase, Phase::Announcing { .. }));
+    let rank_of = |world: &World, index: usize| {
+        let id = world.servers[index].status.as_ref().unwrap().identity.clone().unwrap();
+        rank(2, &id.parse().unwrap())
+    };
+    let canary = (0..world.servers.len()).min_by_key(|index| rank_of(&world, *index)).unwrap();
+    world.silent = Some(canary);
+    world.until(|phase| matches!(phase, Phase::Switching { .. }));
+    let issuers = |world: &World| {
+        let status = world.servers.iter().map(|server| server.status.as_ref().unwrap());
+        status.map(|status| status.leaf.as_ref().unwrap().issuer_generation).collect::<Vec<_>>()
+    };
+    for _ in 0..6 {
+        world.round().unwrap();
+        let alone = (0..world.servers.len()).map(|index| if index == canary { 2 } else { 1 });
+        assert!(issuers(&world).into_iter().zip(alone).all(|(issuer, most)| issuer <= most), "{:?}", issuers(&world));
+    }
+    assert_eq!(issuers(&world)[canary], 2);
+    let rotation = |world: &World| world.anchors[0].status.as_ref().unwrap().rotation.clone().unwrap();
+    let reissuing = rotation(&world).reissuing.unwrap();
+    assert_eq!((reissuing.wave, reissuing.up_to), (ReissuingWave::Canary, Some(rank_of(&world, canary))));
+    // Who waits for its turn is not who is waited for.
+    let name =
+        |index: usize| format!("{}/{}", world.servers[index].namespace().unwrap(), world.servers[index].name_any());
+    let said = world.rotation_message();
+    assert!(said.contains(&name(canary)) && !said.contains(&name(1 - canary)), "{said}");
+    let blocking = &world.anchors[0].status.as_ref().unwrap().blocking;
+    assert!(!blocking.is_empty() && blocking.iter().all(|it| format!("{}/{}", it.namespace, it.name) == name(canary)));
+    // Whoever has lost the status begins with one again, and takes nothing back.
+    world.anchors[0].status.as_mut().unwrap().rotation.as_mut().unwrap().reissuing = None;
+    world.round().unwrap();
+    assert_eq!(issuers(&world)[1 - canary], 1);
+    world.silent = None;
+    world.report();
+    world.settle();
+    assert_eq!((issuers(&world), rotation(&world).reissuing), (vec![2, 2], None));
 }
 
 #[test]
