@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
+use saatkond_api::v1alpha1::security_server::{CountedPod, SecurityServerStatus};
+use saatkond_api::v1alpha1::trust_anchor::{
+    AuthorityStatus, BlockingProcess, ReissuingWave, RotationPhase, RotationStatus, TrustAnchorStatus,
+};
 use saatkond_api::{Member, SecurityServer, TrustAnchor};
 use serde::Serialize;
 
@@ -36,11 +40,88 @@ pub struct AnchorReport {
     /// How many processes run on the published bundle, of how many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipts: Option<Receipts>,
+    /// The authorities that are trusted, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<AuthorityReport>,
+    /// The change of the authority that is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationReport>,
+    /// Who has not stated what is waited for: the first 20.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocking: Vec<BlockingReport>,
+    /// Certificates that are revoked and that not every process has confirmed to refuse.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<RevocationReport>,
     /// Until when messages go on if the operator stops now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serves_without_operator_until: Option<Timestamp>,
     /// By namespace and name.
     pub members: Vec<MemberReport>,
+}
+
+/// An authority that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityReport {
+    /// Its number.
+    pub generation: u64,
+    /// Whether it issues.
+    pub issues: bool,
+    /// Until when its certificate is valid.
+    pub not_after: Timestamp,
+}
+
+/// A change of the authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationReport {
+    /// The phase, as `status.rotation.phase` has it.
+    pub phase: RotationPhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// The authority beside the one that issues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_generation: Option<u64>,
+    /// Processes that have stated what is waited for, of how many.
+    pub acknowledged: String,
+    /// While switching: how many servers get new certificates at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wave: Option<ReissuingWave>,
+}
+
+/// Somebody who is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockingReport {
+    /// Namespace of the SecurityServer.
+    pub namespace: String,
+    /// Name of the SecurityServer.
+    pub name: String,
+    /// UID of the pod; absent where it is the server itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Why, in one word.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Revoked certificates of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationReport {
+    /// Namespace of the SecurityServer.
+    pub namespace: String,
+    /// Name of the SecurityServer.
+    pub name: String,
+    /// Up to which issue number.
+    pub up_to_issue_number: i64,
+    /// Processes that have confirmed that they refuse them, of how many.
+    pub confirmed: String,
+    /// The first who have not.
+    pub waiting_for: Vec<String>,
+    /// From when on the last of them must.
+    pub refused_by: Timestamp,
 }
 
 /// Receipts for the published bundle.
@@ -94,6 +175,38 @@ pub struct ServerReport {
     /// When its TLS certificate is renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf_renew_at: Option<Timestamp>,
+    /// The processes that count, by the names of their pods.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<ProcessReport>,
+}
+
+/// A process of a security server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessReport {
+    /// UID of its pod.
+    pub pod_uid: String,
+    /// Name of its pod; empty where that is not known.
+    pub pod: String,
+    /// What it has stated; absent where it has stated nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stated: Option<StatedReport>,
+    /// Since when its pod is gone without word of its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vanished_at: Option<Timestamp>,
+}
+
+/// What a process runs with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatedReport {
+    /// Sequence of the bundle that it trusts.
+    pub bundle_sequence: u64,
+    /// Issue number of the TLS certificate that it presents.
+    pub leaf_issue_number: u64,
+    /// Since when that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// Whether everything holds for one object.
@@ -191,11 +304,76 @@ fn anchor_report(
                 processes: counts.processes,
             })
         }),
+        authorities: status.map(authorities).unwrap_or_default(),
+        rotation: status.and_then(|status| rotation(status.rotation.as_ref()?)),
+        blocking: status.map(blocking).unwrap_or_default(),
+        revocations: status.map(revocations).unwrap_or_default(),
         serves_without_operator_until: status
             .and_then(|status| status.serves_without_operator_until.as_ref())
             .map(|time| time.0),
         members,
     }
+}
+
+fn authorities(status: &TrustAnchorStatus) -> Vec<AuthorityReport> {
+    let report = |authority: &AuthorityStatus| AuthorityReport {
+        generation: authority.generation,
+        issues: status.signing_generation == Some(authority.generation),
+        not_after: authority.not_after.0,
+    };
+    status.authorities.iter().map(report).collect()
+}
+
+fn rotation(rotation: &RotationStatus) -> Option<RotationReport> {
+    (rotation.phase != RotationPhase::Stable).then(|| RotationReport {
+        phase: rotation.phase,
+        since: rotation.since.0,
+        other_generation: rotation.other_generation,
+        acknowledged: rotation.acknowledged.clone(),
+        wave: rotation.reissuing.as_ref().map(|reissuing| reissuing.wave),
+    })
+}
+
+fn blocking(status: &TrustAnchorStatus) -> Vec<BlockingReport> {
+    let report = |process: &BlockingProcess| BlockingReport {
+        namespace: process.namespace.clone(),
+        name: process.name.clone(),
+        pod_uid: process.pod_uid.clone(),
+        reason: process.reason.clone(),
+        since: process.since.0,
+    };
+    status.blocking.iter().map(report).collect()
+}
+
+fn revocations(status: &TrustAnchorStatus) -> Vec<RevocationReport> {
+    let open = status.revocations.iter().filter(|revocation| !revocation.waiting_for.is_empty());
+    open.map(|revocation| RevocationReport {
+        namespace: revocation.namespace.clone(),
+        name: revocation.name.clone(),
+        up_to_issue_number: revocation.up_to_issue_number,
+        confirmed: revocation.confirmed.clone(),
+        waiting_for: revocation.waiting_for.clone(),
+        refused_by: revocation.refused_by.0,
+    })
+    .collect()
+}
+
+fn processes(status: &SecurityServerStatus) -> Vec<ProcessReport> {
+    let stated = |uid: &str| {
+        let receipt = status.processes.iter().find(|receipt| receipt.pod_uid == uid && receipt.ended_at.is_none())?;
+        Some(StatedReport {
+            bundle_sequence: receipt.bundle_sequence,
+            leaf_issue_number: receipt.leaf_issue_number,
+            since: receipt.reported_at.as_ref().map(|time| time.0),
+        })
+    };
+    let report = |pod: &CountedPod| ProcessReport {
+        pod_uid: pod.uid.clone(),
+        pod: pod.name.clone(),
+        stated: stated(&pod.uid),
+        vanished_at: pod.vanished_at.as_ref().map(|time| time.0),
+    };
+    status.pods.iter().map(report).collect()
 }
 
 fn member_report(member: &Member, servers: Vec<ServerReport>) -> MemberReport {
@@ -229,6 +407,7 @@ fn server_report(server: &SecurityServer) -> ServerReport {
         replicas: server.spec.replicas,
         leaf_not_after: leaf.map(|leaf| leaf.not_after.0),
         leaf_renew_at: leaf.map(|leaf| leaf.renew_at.0),
+        processes: status.map(processes).unwrap_or_default(),
     }
 }
 
@@ -262,6 +441,13 @@ pub mod tests {
         })
     }
 
+    fn authority(generation: u64) -> Value {
+        json!({
+            "generation": generation, "state": "Active", "serial": "1", "ski": "1", "notBefore": "2025-01-04T00:00:00Z",
+            "notAfter": format!("2026-0{generation}-04T01:30:00Z"),
+        })
+    }
+
     pub fn anchor(name: &str, ready: &str) -> TrustAnchor {
         serde_json::from_value(json!({
             "apiVersion": "saatkond.io/v1alpha1", "kind": "TrustAnchor",
@@ -271,7 +457,25 @@ pub mod tests {
                 "conditions": [condition("Ready", ready, 2)],
                 "bundle": {"sequence": 3, "hash": "sha256:0", "generations": [1]},
                 "counts": {"members": 2, "securityServers": 1, "processes": 2, "receiptsCurrent": 1},
-                "servesWithoutOperatorUntil": "2026-01-04T00:00:00Z",
+                "servesWithoutOperatorUntil": "2026-01-04T00:00:00Z", "signingGeneration": 2,
+                "authorities": [authority(1), authority(2)],
+                "rotation": {
+                    "phase": "Switching", "since": "2026-01-01T01:29:00Z", "signingGeneration": 2, "otherGeneration": 1,
+                    "highestGeneration": 2, "acknowledged": "1/2", "reissuing": {"wave": "Canary", "upTo": "ab"},
+                },
+                "blocking": [
+                    {"namespace": "a", "name": "ss1", "podUid": "q", "reason": "Vanished", "since": "2026-01-01T01:00:00Z"},
+                ],
+                "revocations": [
+                    {
+                        "namespace": "a", "name": "ss1", "upToIssueNumber": 4, "instanceVersion": 7, "confirmed": "1/2",
+                        "waitingFor": ["pod q of SecurityServer a/ss1"], "refusedBy": "2026-01-03T01:30:00Z",
+                    },
+                    {
+                        "namespace": "b", "name": "ss1", "upToIssueNumber": 4, "instanceVersion": 7, "confirmed": "2/2",
+                        "refusedBy": "2026-01-03T01:30:00Z",
+                    },
+                ],
             },
         }))
         .unwrap()
@@ -298,7 +502,13 @@ pub mod tests {
             "status": {"conditions": [condition("Ready", ready, 1)], "readyReplicas": 1, "leaf": {
                 "serial": "1", "issueNumber": 1, "issuerGeneration": 1, "notAfter": "2026-01-16T00:00:00Z",
                 "renewAt": "2026-01-10T00:00:00Z", "dnsNames": [],
-            }},
+            }, "pods": [
+                {"uid": "p", "name": "ss1-0"}, {"uid": "q", "name": "", "vanishedAt": "2026-01-01T01:00:00Z"},
+                {"uid": "r", "name": "ss1-2"},
+            ], "processes": [{
+                "podUid": "p", "incarnation": 1, "instanceVersion": 1, "serverVersion": 1, "bundleSequence": 3, "bundleHash": "ab",
+                "leafIssueNumber": 5, "leafSerial": "1", "highestFormat": 1, "reportedAt": "2026-01-01T00:30:00Z",
+            }]},
         }))
         .unwrap()
     }

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use jiff::Timestamp;
+use saatkond_api::v1alpha1::trust_anchor::{ReissuingWave, RotationPhase};
 
-use super::report::{AnchorReport, MemberReport, Report, ServerReport, State};
+use super::report::{AnchorReport, MemberReport, ProcessReport, Report, RotationReport, ServerReport, State};
 
 /// The tree; times are told from `now`.
 pub fn render(report: &Report, now: Timestamp) -> String {
@@ -58,6 +59,26 @@ fn anchor_node(anchor: &AnchorReport, now: Timestamp) -> Node {
         let (current, all, sequence) = (receipts.current, receipts.processes, receipts.bundle_sequence);
         details.push(format!("{current} of {all} processes run on bundle {sequence}"));
     }
+    for authority in &anchor.authorities {
+        let does = if authority.issues { "issues" } else { "is trusted and does not issue" };
+        details.push(format!("authority {} {does}, ends {}", authority.generation, from_now(authority.not_after, now)));
+    }
+    details.extend(anchor.rotation.as_ref().map(|rotation| rotation_line(rotation, now)));
+    for waiting in &anchor.blocking {
+        let place = format!("SecurityServer {}/{}", waiting.namespace, waiting.name);
+        let who = waiting.pod_uid.as_ref().map_or_else(|| place.clone(), |pod| format!("pod {pod} of {place}"));
+        details.push(format!("✗ {who} {} since {}", waiting.reason, from_now(waiting.since, now)));
+    }
+    for revoked in &anchor.revocations {
+        let place = format!("SecurityServer {}/{}", revoked.namespace, revoked.name);
+        details.push(format!(
+            "✗ certificates of {place} up to number {} are revoked, {} have confirmed, the last must refuse them {}; not yet: {}",
+            revoked.up_to_issue_number,
+            revoked.confirmed,
+            from_now(revoked.refused_by, now),
+            revoked.waiting_for.join(", ")
+        ));
+    }
     if let Some(until) = anchor.serves_without_operator_until {
         details.push(format!("messages go on without the operator until {until} ({})", from_now(until, now)));
     }
@@ -67,6 +88,43 @@ fn anchor_node(anchor: &AnchorReport, now: Timestamp) -> Node {
         details,
         children: anchor.members.iter().map(|member| member_node(member, now)).collect(),
     }
+}
+
+fn rotation_line(rotation: &RotationReport, now: Timestamp) -> String {
+    let other = rotation.other_generation.unwrap_or_default();
+    let what = match rotation.phase {
+        RotationPhase::Stable => "no change".to_owned(),
+        RotationPhase::Preparing => "the next authority is made".to_owned(),
+        RotationPhase::Announcing => format!("authority {other} is announced"),
+        RotationPhase::Switching => {
+            let wave = match rotation.wave {
+                Some(ReissuingWave::Canary) => ", at one server first",
+                Some(ReissuingWave::Tenth) => ", at a tenth of the servers",
+                Some(ReissuingWave::All) | None => "",
+            };
+            format!("certificates are issued anew in the place of those of authority {other}{wave}")
+        }
+        RotationPhase::Retiring => format!("authority {other} is no longer trusted"),
+        RotationPhase::RollingBack => format!("authority {other} is withdrawn"),
+    };
+    let (phase, since) = (rotation.phase, from_now(rotation.since, now));
+    format!("{phase:?} since {since}: {what}; {} processes have stated it", rotation.acknowledged)
+}
+
+fn process_node(process: &ProcessReport, now: Timestamp) -> Node {
+    let name = if process.pod.is_empty() { &process.pod_uid } else { &process.pod };
+    let stated = process.stated.as_ref().map_or_else(
+        || "has stated nothing".to_owned(),
+        |stated| {
+            let since = stated.since.map(|since| format!(" since {}", from_now(since, now))).unwrap_or_default();
+            format!("runs on bundle {} with certificate {}{since}", stated.bundle_sequence, stated.leaf_issue_number)
+        },
+    );
+    let text = match process.vanished_at {
+        Some(at) => format!("✗ pod {name} has vanished {}, and {stated}", from_now(at, now)),
+        None => format!("pod {name} {stated}"),
+    };
+    Node { text, details: Vec::new(), children: Vec::new() }
 }
 
 fn member_node(member: &MemberReport, now: Timestamp) -> Node {
@@ -91,7 +149,8 @@ fn server_node(server: &ServerReport, now: Timestamp) -> Node {
     if let (Some(renew), Some(end)) = (server.leaf_renew_at, server.leaf_not_after) {
         let _ = write!(text, ", certificate renewed {}, ends {}", from_now(renew, now), from_now(end, now));
     }
-    Node { text, details: problems(&server.state, now).collect(), children: Vec::new() }
+    let processes = server.processes.iter().map(|process| process_node(process, now));
+    Node { text, details: problems(&server.state, now).collect(), children: processes.collect() }
 }
 
 fn word(state: &State) -> &'static str {
@@ -143,14 +202,25 @@ mod tests {
         let expected = "\
 TrustAnchor ee (EE): Ready
 │   1 of 2 processes run on bundle 3
+│   authority 1 is trusted and does not issue, ends in 3d0h
+│   authority 2 issues, ends in 34d0h
+│   Switching since 1m ago: certificates are issued anew in the place of those of authority 1, at one server first; 1/2 processes have stated it
+│   ✗ pod q of SecurityServer a/ss1 Vanished since 30m ago
+│   ✗ certificates of SecurityServer a/ss1 up to number 4 are revoked, 1/2 have confirmed, the last must refuse them in 2d0h; not yet: pod q of SecurityServer a/ss1
 │   messages go on without the operator until 2026-01-04T00:00:00Z (in 2d22h)
 ├─ Member a/m GOV/7: Ready
 │  └─ SecurityServer ss1: Ready, 1/2 replicas, certificate renewed in 8d22h, ends in 14d22h
+│     ├─ pod ss1-0 runs on bundle 3 with certificate 5 since 1h0m ago
+│     ├─ ✗ pod q has vanished 30m ago, and has stated nothing
+│     └─ pod ss1-2 has stated nothing
 └─ Member b/m GOV/7: not Ready
        served as a guest by a/ss1
        ✗ Admitted ReasonFor since 1h30m ago: Admitted is False
 SecurityServer ss1: not Ready, 1/2 replicas, certificate renewed in 8d22h, ends in 14d22h in z: its member is not there
-    ✗ Ready ReasonFor since 1h30m ago: Ready is False
+│   ✗ Ready ReasonFor since 1h30m ago: Ready is False
+├─ pod ss1-0 runs on bundle 3 with certificate 5 since 1h0m ago
+├─ ✗ pod q has vanished 30m ago, and has stated nothing
+└─ pod ss1-2 has stated nothing
 ";
         assert_eq!(render(&report, now()), expected);
     }
