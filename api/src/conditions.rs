@@ -183,6 +183,8 @@ documented! {
         RotationWaiting,
         /// Event: a change of the authority has reached its next phase.
         RotationAdvanced,
+        /// Event: certificates of a security server are revoked.
+        CertificatesRevoked,
         /// Event: the key of an authority that issues no more was deleted.
         AuthorityDestroyed,
         /// Event: a certificate authority was made.

@@ -47,6 +47,7 @@ pub mod security_server {
 
 /// A trust anchor: authority, configuration keys, the instance configuration, the link's leaf.
 pub mod trust_anchor {
+    pub mod audit;
     pub mod authority;
     pub mod build;
     pub mod keys;

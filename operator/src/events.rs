@@ -32,6 +32,11 @@ impl Recorder {
         Self { client, instance, clock }
     }
 
+    /// As which process.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// Records events about an object. What cannot be recorded is logged and does not fail anything: events are for
     /// people, and nothing rests on them.
     pub async fn record<K: Resource<DynamicType = ()>>(&self, about: &K, events: &[PlannedEvent]) {

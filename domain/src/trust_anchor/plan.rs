@@ -14,6 +14,7 @@ use saatkond_pki::leaf::{BACKDATE, LeafRequest, Usage};
 use saatkond_wire::configuration::{ConfigurationKeys, InstanceConfiguration};
 use saatkond_wire::leaf_name::LeafName;
 
+use super::audit::{self, Act, Record};
 use super::authority::{self, AuthorityState};
 use super::build::{bundle_hash, content};
 use super::keys::{self, KeyState};
@@ -53,6 +54,8 @@ pub struct TrustAnchorPlan {
     pub foreign: Vec<ForeignObject>,
     /// Events about what this plan does.
     pub events: Vec<PlannedEvent>,
+    /// What is put on record of it, once it is done.
+    pub audit: Vec<Record>,
     /// When to look again, at the latest.
     pub next_check: Timestamp,
 }
@@ -127,6 +130,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         decide_again: false,
         foreign: Vec::new(),
         events: Vec::new(),
+        audit: Vec::new(),
         next_check: next_check(now, &uid, []),
     };
     // While its members are being taken out, an anchor that is going still publishes; the last one's departure ends it.
@@ -147,6 +151,9 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
             note: format!("made the certificate authority of generation {generation}"),
         });
         plan.create_authority = Some(authority_request(seen, *generation, now));
+        // The first one is on record with the first document.
+        let document = seen.published.payload();
+        plan.audit.extend(document.map(|it| audit::beside(anchor, it, Act::Prepare, *generation, now)));
     }
     let keys = match keys {
         KeyState::Ready(keys) => Some(keys),
@@ -167,7 +174,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         return plan;
     }
     if let Step::Destroy(generation) = &authority.step {
-        destroy(seen, *generation, &mut plan);
+        destroy(seen, *generation, now, &mut plan);
     }
     let mut deadlines = Vec::new();
     if let Step::Wait { until: Some(until), .. } = &authority.step {
@@ -177,7 +184,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         publish(seen, &authority, &keys, now, &mut plan, &mut deadlines);
     }
     link_leaf(seen, &authority, now, &mut plan, &mut deadlines);
-    transition(seen, &authority, &mut plan);
+    transition(seen, &authority, now, &mut plan);
     deadlines.extend(
         authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
     );
@@ -225,7 +232,7 @@ fn relabel(seen: &ObservedTrustAnchor, plan: &mut TrustAnchorPlan) {
 }
 
 /// Deletes the key of an authority, if it is ours.
-fn destroy(seen: &ObservedTrustAnchor, generation: u64, plan: &mut TrustAnchorPlan) {
+fn destroy(seen: &ObservedTrustAnchor, generation: u64, now: Timestamp, plan: &mut TrustAnchorPlan) {
     let authority = seen.authorities.iter().find(|authority| authority.generation == generation);
     let Some(authority) = authority.filter(|authority| authority.secret != Stored::Foreign) else { return };
     plan.events.push(PlannedEvent {
@@ -234,6 +241,8 @@ fn destroy(seen: &ObservedTrustAnchor, generation: u64, plan: &mut TrustAnchorPl
         action: "DestroyAuthority",
         note: format!("deleted the key of the certificate authority of generation {generation}"),
     });
+    let document = seen.published.payload();
+    plan.audit.extend(document.map(|it| audit::beside(&seen.anchor, it, Act::Destroy, generation, now)));
     plan.destroy_authority = Some(Deletion {
         kind: ChildKind::Secret,
         namespace: seen.settings.namespace.clone(),
@@ -243,18 +252,19 @@ fn destroy(seen: &ObservedTrustAnchor, generation: u64, plan: &mut TrustAnchorPl
 }
 
 /// Says that the document takes a rotation on, or lets another authority issue: an external one has no phases.
-fn transition(seen: &ObservedTrustAnchor, authority: &AuthorityState, plan: &mut TrustAnchorPlan) {
+fn transition(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Timestamp, plan: &mut TrustAnchorPlan) {
     let Some(publication) = &plan.publish else { return };
     let before = seen.published.payload().map(|standing| standing.signing_generation);
     let another = before.is_some_and(|before| before != publication.payload.signing_generation);
     plan.decide_again = !seen.live && (another || matches!(authority.step, Step::Publish(_)));
-    if let Step::Publish(target) = &authority.step {
-        plan.events.push(PlannedEvent {
-            warning: false,
-            reason: Reason::RotationAdvanced,
-            action: "Rotate",
-            note: format!("{}: generation {} issues, {:?} are trusted", target.phase, target.signing, target.bundle()),
-        });
+    let Some(before) = seen.published.payload() else { return };
+    for record in audit::records(&seen.anchor, before, &publication.payload, now) {
+        let (reason, action) = match record.act {
+            Act::Revoke => (Reason::CertificatesRevoked, "Revoke"),
+            _ => (Reason::RotationAdvanced, "Rotate"),
+        };
+        plan.events.push(PlannedEvent { warning: false, reason, action, note: record.to_string() });
+        plan.audit.push(record);
     }
 }
 

@@ -52,6 +52,7 @@ impl World {
             decide_again,
             foreign: _,
             events: _,
+            audit,
             next_check: _,
         } = plan.clone();
         assert!(!decide_again, "everything here is read live");
@@ -109,6 +110,7 @@ impl World {
                 world.authorities.retain(|generation, _| ca_secret(&name, *generation) != deletion.name);
             })?;
         }
+        self.on_record.extend(audit);
         let update = trust_anchor::status(&seen, &plan, &applied, self.now);
         assert!(!self.twice || update == trust_anchor::status(&seen, &plan, &applied, self.now), "and the same status");
         if seen.anchor.status.as_ref() != Some(&update.status) {

@@ -4,6 +4,7 @@ use kube::ResourceExt as _;
 use saatkond_api::names::{PAUSED_VALUE, annotation};
 use saatkond_api::v1alpha1::security_server::Revocation;
 use saatkond_api::v1alpha1::trust_anchor::RevocationStatus;
+use saatkond_domain::trust_anchor::audit::Act;
 
 use crate::world::{World, key};
 
@@ -54,6 +55,9 @@ fn what_is_revoked_is_refused_and_issued_anew_also_under_a_pause() {
         let after = numbers(&world);
         assert!(after.iter().all(|number| *number >= lowest_accepted), "up to {up_to}: {after:?}");
         assert_eq!(before != after, reissued, "up to {up_to}: {after:?}");
+        let on_record: Vec<_> = world.on_record.iter().filter(|it| it.act == Act::Revoke).collect();
+        let [record] = &on_record[..] else { panic!("{on_record:?}") };
+        assert!(record.subject.ends_with(&format!("/ss1 up to {up_to}")), "{record:?}");
         // The link hears nobody with a revoked key, and nobody else has a new one.
         let keys = &world.servers[0].status.as_ref().unwrap().registered_keys;
         assert!(!keys.is_empty() && keys.iter().all(|key| key.issue_number >= lowest_accepted), "{keys:?}");

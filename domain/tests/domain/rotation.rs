@@ -9,7 +9,7 @@ use saatkond_domain::rotation::waves::rank;
 use saatkond_domain::rotation::{Phase, Standing};
 
 use crate::walk::essence;
-use crate::world::{Crash, World};
+use crate::world::{Crash, World, authority};
 
 impl World {
     fn ask(&mut self, request: &str) {
@@ -236,6 +236,59 @@ fn one_server_gets_new_certificates_first_and_the_others_once_it_presents_them()
     world.report();
     world.settle();
     assert_eq!((issuers(&world), rotation(&world).reissuing), (vec![2, 2], None));
+}
+
+/// Act, its subject, and how many are trusted.
+fn on_record(world: &World) -> Vec<(String, String, usize)> {
+    let told = world.on_record.iter().map(|it| (it.act.to_string(), it.subject.clone(), it.trusted.len()));
+    told.collect()
+}
+
+#[test]
+fn each_act_is_put_on_record_once_with_whom_it_concerns() {
+    let mut world = World::steady();
+    world.on_record.clear();
+    world.ask("annual");
+    world.settle();
+    let expected = [
+        ("prepare", "authority 2", 1),
+        ("announce", "authority 2", 2),
+        ("switch", "authority 2", 2),
+        ("retire", "authority 1", 1),
+        ("complete", "authority 2", 1),
+        ("destroy", "authority 1", 1),
+    ];
+    let expected = expected.map(|(act, subject, trusted)| (act.to_owned(), subject.to_owned(), trusted));
+    assert_eq!(on_record(&world), expected);
+    let announced = &world.on_record[1];
+    assert_eq!((&*announced.request, announced.signing_generation), ("annual", 1));
+    let serial = |generation: u32| authority(generation, 8760).facts().serial.clone();
+    assert_eq!(announced.trusted, [1, 2].map(|generation| format!("{generation}:{}", serial(generation))));
+    assert!(announced.bundle_sequence < world.on_record[2].bundle_sequence);
+
+    for (reached, expected) in [
+        (
+            (|phase: &Phase| matches!(phase, Phase::Announcing { .. })) as fn(&Phase) -> bool,
+            vec!["prepare", "announce", "cancel", "complete", "destroy"],
+        ),
+        (
+            |phase: &Phase| matches!(phase, Phase::Switching { .. }),
+            vec!["prepare", "announce", "switch", "cancel", "retire", "complete", "destroy"],
+        ),
+        (
+            |phase: &Phase| matches!(phase, Phase::Retiring { .. }),
+            vec!["prepare", "announce", "switch", "retire", "cancel", "cancel", "retire", "complete", "destroy"],
+        ),
+    ] {
+        let mut world = World::steady();
+        world.on_record.clear();
+        world.ask("annual");
+        world.until(reached);
+        world.cancel("annual");
+        world.settle();
+        let acts: Vec<_> = on_record(&world).into_iter().map(|(act, ..)| act).collect();
+        assert_eq!(acts, expected);
+    }
 }
 
 #[test]

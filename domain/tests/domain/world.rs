@@ -19,6 +19,7 @@ use saatkond_domain::observed::{
 };
 use saatkond_domain::security_server::observed::{IdentityFacts, Issuer, ObservedSecurityServer};
 use saatkond_domain::settings::OperatorSettings;
+use saatkond_domain::trust_anchor::audit::Record;
 use saatkond_domain::trust_anchor::build::bundle_hash;
 use saatkond_domain::trust_anchor::observed::{
     ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey, ObservedTrustAnchor,
@@ -70,6 +71,8 @@ pub struct World {
     pub twice: bool,
     /// A server whose processes say nothing new.
     pub silent: Option<usize>,
+    /// What trust anchors put on record.
+    pub on_record: Vec<Record>,
     counter: u64,
 }
 
@@ -138,6 +141,7 @@ impl World {
             crash: None,
             twice: true,
             silent: None,
+            on_record: Vec::new(),
             counter: 0,
         }
     }

@@ -10,6 +10,7 @@ use saatkond_api::TrustAnchor;
 use saatkond_api::names::{entry, finalizer, manager};
 use saatkond_domain::effects::FinalizerChange;
 use saatkond_domain::observed::LeafFacts;
+use saatkond_domain::trust_anchor::audit::{Act, Record};
 use saatkond_domain::trust_anchor::plan::{
     AppliedTrustAnchor, AuthorityRequest, ConfigurationKeyRequest, LinkLeafRequest, TrustAnchorPlan,
 };
@@ -55,6 +56,7 @@ async fn steps(
         decide_again: _, // the driver has
         foreign: _,      // told in the status
         events: _,       // recorded by the driver, with those of the status
+        audit,
         next_check: _,
     } = plan;
     let name = anchor.name_any();
@@ -67,6 +69,7 @@ async fn steps(
     }
     if let Some(request) = create_authority {
         authority(context, request).await?;
+        put_on_record(context, anchor, audit, |act| act == Act::Prepare);
     }
     for request in create_configuration_keys {
         configuration_key(context, request).await?;
@@ -75,6 +78,7 @@ async fn steps(
         let keys = keys::observe(context, &name, false).await?;
         publish(context, publication, &keys, manager::TRUST_ANCHOR, &context.caches.instances).await?;
         applied.published = true;
+        put_on_record(context, anchor, audit, |act| !matches!(act, Act::Prepare | Act::Destroy));
         // Who stands in it, or waits to, looks again at once; the watch would say so a little later.
         context.wake(context.world.dependants(&name));
     }
@@ -83,6 +87,7 @@ async fn steps(
     }
     if let Some(deletion) = destroy_authority {
         objects::delete(context, deletion).await?;
+        put_on_record(context, anchor, audit, |act| act == Act::Destroy);
         context.signer.forget(&name);
     }
     if *change == FinalizerChange::Remove {
@@ -90,6 +95,26 @@ async fn steps(
         context.signer.forget(&name);
     }
     Ok(())
+}
+
+/// One line for each act that was carried out just now. Who asked for it stands in the API server's own audit log.
+fn put_on_record(context: &Context, anchor: &TrustAnchor, audit: &[Record], of: impl Fn(Act) -> bool) {
+    for record in audit.iter().filter(|record| of(record.act)) {
+        tracing::info!(
+            target: "saatkond::audit",
+            actor = context.recorder.instance(),
+            trust_anchor = anchor.name_any(),
+            act = %record.act,
+            subject = record.subject,
+            request = record.request,
+            signing_generation = record.signing_generation,
+            trusted = record.trusted.join(" "),
+            bundle_sequence = record.bundle_sequence,
+            instance_version = record.instance_version,
+            excluded = record.excluded.join(" "),
+            "on record"
+        );
+    }
 }
 
 /// Puts the labels of a Secret back. A merge, not an apply: that would make a Secret without a key where it has gone meanwhile.
