@@ -231,9 +231,15 @@ fn the_authority_is_replaced_under_calls(cluster: &Cluster, person: &str) {
     println!("journey: {} calls meanwhile, {} failed", calls.made, calls.failed.len());
     assert!(calls.failed.is_empty(), "{:#?}", calls.failed);
     assert!(calls.made >= 100, "{} calls are too few to show anything", calls.made);
-    let keys = cluster.kubectl(&["-n", install::NAMESPACE, "get", "secrets", "-o", "name"]).unwrap();
-    let kept: Vec<_> = keys.lines().filter(|name| name.starts_with("secret/ee-ca-")).collect();
-    assert_eq!(kept, [format!("secret/ee-ca-{}", before.highest + 1)], "only the authority in use has a key");
+    // That the change is over is published first; then the other's key is deleted.
+    let keys = || {
+        let all = cluster.kubectl(&["-n", install::NAMESPACE, "get", "secrets", "-o", "name"]).unwrap_or_default();
+        all.lines().filter(|name| name.starts_with("secret/ee-ca-")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let in_use = [format!("secret/ee-ca-{}", before.highest + 1)];
+    let state = || format!("{:?}", keys());
+    let alone = || Ok((keys() == in_use).then_some(()));
+    wait::until("only the authority in use has a key", Duration::from_secs(30), state, alone).unwrap();
 }
 
 /// Every gateway confirms that it refuses them, and the provider is called again once its processes have new ones.

@@ -209,7 +209,7 @@ impl<'a> Scene<'a> {
         Ok(done)
     }
 
-    /// One change, from its request until the key of the old authority is gone.
+    /// One change, from its request until the new authority is trusted alone.
     async fn change(&self, anchors: &Api<TrustAnchor>, number: u64) -> anyhow::Result<()> {
         let before = standing(anchors).await?.context("the trust anchor has no authority")?;
         let request = format!("under-load-{}-{number}", before.highest_generation + 1);
