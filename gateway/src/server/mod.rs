@@ -2,6 +2,7 @@
 
 pub mod exchange;
 mod handshakes;
+mod lingering;
 mod shares;
 
 use std::io;
@@ -30,6 +31,7 @@ use crate::exchange_body::ExchangeBody;
 use crate::memory::Capacity;
 use crate::peer::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::server::handshakes::{Handshake, Handshakes};
+use crate::server::lingering::Lingering;
 use crate::server::shares::Shares;
 use crate::state::chain;
 
@@ -145,7 +147,7 @@ async fn serve(
         .max_header_list_size(16 << 10)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Lingering::new(stream)), service));
     let mut is_ending = false;
     loop {
         tokio::select! {

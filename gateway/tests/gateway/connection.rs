@@ -12,8 +12,11 @@ use saatkond_gateway::memory::{HeldBytes, Hold};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::support::http::read;
+use crate::support::pair::Pair;
+use crate::support::rogue::{authentication, tls};
 
 /// Answers what the path says.
 struct Says;
@@ -170,4 +173,49 @@ async fn a_request_that_has_arrived_is_answered_in_the_last_moment() {
         tokio::spawn(async move { connection(stream, &Says, times, &ending).await });
         assert_eq!(read(&mut caller, false).await.unwrap().status, 200);
     }
+}
+
+/// HTTP/2 between gateways (RFC 9113): what a frame says, and on which stream.
+fn frame_of_http2(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Reads until the server closes, answering its SETTINGS and PING as a peer does; the last stream of each GOAWAY.
+async fn read_until_closed(stream: &mut tokio_rustls::client::TlsStream<TcpStream>) -> Vec<u32> {
+    let mut goaways = Vec::new();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).await.is_ok() {
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        match (head[3], head[4]) {
+            (4 | 6, 0) => {
+                let payload = if head[3] == 6 { payload } else { Vec::new() };
+                stream.write_all(&frame_of_http2(head[3], 1, 0, &payload)).await.unwrap();
+            }
+            (7, _) => goaways.push(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            _ => {}
+        }
+    }
+    goaways
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_the_last_goaway_does_not_reset_the_connection() {
+    let mut pair = Pair::start().await;
+    let leaf = authentication(&pair.federation.authority, &pair.ss2.id);
+    let mut peer = tls(pair.ss1.server_address, Some(&leaf)).await.unwrap();
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    peer.write_all(&frame_of_http2(4, 0, 0, &[])).await.unwrap();
+    // Another leaf: it asks for another connection.
+    pair.ss1.issue += 1;
+    pair.federation.write_identity(&pair.ss1);
+    let goaways = timeout(Duration::from_secs(10), read_until_closed(&mut peer)).await.expect("it is not closed");
+    assert_eq!(goaways.last(), Some(&0), "no request was taken: {goaways:?}");
+    // Written before the GOAWAY was read, as far as the server can tell. A reset would come after the first.
+    for stream in (1..32).step_by(2) {
+        let written = peer.write_all(&frame_of_http2(1, 4, stream, &[0x82; 1000])).await;
+        written.and(peer.flush().await).unwrap_or_else(|error| panic!("stream {stream}: {error}"));
+    }
+    drop(peer);
 }
