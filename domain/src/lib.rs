@@ -50,6 +50,7 @@ pub mod trust_anchor {
     pub mod audit;
     pub mod authority;
     pub mod build;
+    mod calendar;
     pub mod keys;
     pub mod observed;
     pub mod plan;

@@ -61,7 +61,7 @@ use crate::refs::{ClientIdRef, OperatorSecretRef};
     validation = Rule::new("duration(self.autonomy) >= duration('1m') && duration(self.autonomy) <= duration('2160h')")
         .message("autonomy must be between 1m and 2160h (90 days)")
         .field_path(".autonomy"),
-    validation = Rule::new("!has(self.rotation) || has(self.source.managed) || (!has(self.rotation.requestID) && !has(self.rotation.cancel))")
+    validation = Rule::new("!has(self.rotation) || has(self.source.managed) || (!has(self.rotation.requestID) && !has(self.rotation.cancel) && !has(self.rotation.startAtPercent) && !has(self.rotation.windows))")
         .message("rotation is of a managed authority; an external one rotates by its list of certificates")
         .field_path(".rotation")
 )]
@@ -99,7 +99,12 @@ pub struct TrustAnchorSpec {
 }
 
 /// A change of the authority.
-#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("!has(self.requestID) || !self.requestID.startsWith('scheduled-')")
+        .message("requestID must not begin with scheduled-: changes that begin by themselves are called so")
+        .field_path(".requestID")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotation {
     /// A new value begins a change: another authority is made, announced to every process, then issues every certificate anew, and the
@@ -115,12 +120,52 @@ pub struct Rotation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub cancel: Option<String>,
+    /// A change begins by itself once so much of the life of the authority that issues is over, in percent. It is called `scheduled-`
+    /// and the generation that follows. While `cancel` names the last change none begins by itself. Between 10 and 80. Default: 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 80))]
+    pub start_at_percent: Option<u8>,
+    /// When a change may begin, asked for or by itself: while any of these is open; at any time if there are none. Once begun it goes on to
+    /// its end, and renewals never wait. None of them holds a change up once the authority that issues has less than `source.managed.retirement` and twice
+    /// `leafPolicy.maxLifetime` left. `status.rotation.nextStart` says when the next one begins. At most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub windows: Vec<MaintenanceWindow>,
     /// Processes that no change waits for any more. A process whose pod has vanished without a word counts until it stands here: nobody
     /// but you can know that it does not run. What is excluded and does run fails calls once a change goes on without it. Renewals,
     /// receipts and everything else of such a process go on as before. At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub excluded: Vec<Exclusion>,
+}
+
+/// The share of an authority's life after which it is replaced unless the spec says otherwise, in percent.
+pub const DEFAULT_START_AT_PERCENT: u8 = 50;
+
+/// A time that comes again and again.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("duration(self.duration) >= duration('10m') && duration(self.duration) <= duration('168h')")
+        .message("duration must be between 10m and 168h (a week)")
+        .field_path(".duration")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceWindow {
+    /// When it opens: minute, hour, day of month, month and day of week, as in crontab(5). At most 100 characters. Example:
+    /// `0 2 * * 1-4`, at two in the night from Monday to Thursday.
+    #[schemars(length(max = 100), regex(pattern = r"^[^ ]+( [^ ]+){4}$"))]
+    pub cron: String,
+    /// The time zone of `cron`, by its name in the IANA database; summer time is kept. At most 64 characters. Default: `UTC`. Example:
+    /// `Europe/Tallinn`.
+    #[serde(default = "default_time_zone")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_+/-]+$"))]
+    pub time_zone: String,
+    /// How long it stays open. Between `10m` and `168h` (a week). Example: `3h`.
+    pub duration: Period,
+}
+
+fn default_time_zone() -> String {
+    "UTC".to_owned()
 }
 
 /// A server, or one process of it, that no change of the authority waits for.
@@ -457,6 +502,20 @@ pub struct RotationStatus {
     /// While switching: which servers have their turn to get certificates of the authority that issues now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reissuing: Option<Reissuing>,
+    /// When stable: the next change, and when it begins. Unset once its time has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<NextStart>,
+}
+
+/// The next change of the authority.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextStart {
+    /// What it is called: a `requestID`, or `scheduled-` and the generation that follows.
+    #[schemars(length(max = 63))]
+    pub request: String,
+    /// When it begins, as long as nothing is changed: at a share of the authority's life, or when a maintenance window opens.
+    pub at: Time,
 }
 
 /// Which servers get certificates of the next authority now.

@@ -180,6 +180,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
     if let Step::Wait { until: Some(until), .. } = &authority.step {
         deadlines.push(*until);
     }
+    deadlines.extend(super::rotation::next_start(seen, &authority, now).map(|next| next.at.0));
     if let Some(keys) = keys {
         publish(seen, &authority, &keys, now, &mut plan, &mut deadlines);
     }

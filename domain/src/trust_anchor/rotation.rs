@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use saatkond_api::conditions::Reason;
 use saatkond_api::v1alpha1::trust_anchor::{
-    Reissuing, ReissuingWave, RotationPhase, RotationStatus, TrustAnchorCounts,
+    NextStart, Reissuing, ReissuingWave, RotationPhase, RotationStatus, TrustAnchorCounts,
 };
 use saatkond_api::{SecurityServer, TrustAnchor};
 use saatkond_pki::authority::AuthorityCertificate;
@@ -17,6 +17,7 @@ use saatkond_wire::identifier::ServerId;
 
 use super::authority::{AuthorityState, retirement};
 use super::build::{bundle_hash, registrations};
+use super::calendar::{self, Due, Life};
 use super::observed::ObservedTrustAnchor;
 use crate::meta::is_paused;
 use crate::observed::{Published, Stored};
@@ -77,7 +78,7 @@ pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Time
         Stored::Unusable { .. } | Stored::Foreign => Some((authority.generation, Held::Unfit)),
         Stored::Absent => None,
     });
-    let wish = wish(seen, &standing);
+    let wish = wish(seen, &standing, now);
     // Who has stated what is asked only where something waits for it: an anchor is looked at after every change of any member.
     let begins = wish.begin.as_ref().is_some_and(|request| !standing.requests.contains(request));
     let quiet = standing.phase == Phase::Stable && !begins;
@@ -93,16 +94,28 @@ pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Time
     }
 }
 
-fn wish(seen: &ObservedTrustAnchor, standing: &Standing) -> Wish {
-    let rotation = seen.anchor.spec.rotation.as_ref();
-    let cancelled = rotation.and_then(|rotation| rotation.cancel.as_ref());
-    let begin = rotation.and_then(|rotation| rotation.request_id.clone());
+fn wish(seen: &ObservedTrustAnchor, standing: &Standing, now: Timestamp) -> Wish {
+    let cancelled = seen.anchor.spec.rotation.as_ref().and_then(|rotation| rotation.cancel.as_ref());
     Wish {
-        // What is to be cancelled before it has begun does not begin.
-        begin: begin.filter(|request| cancelled != Some(request)),
+        begin: due(seen, standing, now).filter(|due| due.at <= now).map(|due| due.request),
         cancel: cancelled.is_some() && standing.requests.last() == cancelled,
         paused: is_paused(&*seen.anchor),
     }
+}
+
+/// The next change, while the key of the authority that issues is at hand.
+fn due(seen: &ObservedTrustAnchor, standing: &Standing, now: Timestamp) -> Option<Due> {
+    let issuing = seen.authorities.iter().find(|authority| authority.generation == standing.signing)?;
+    let facts = issuing.secret.facts()?;
+    calendar::due(&seen.anchor, standing, Life { begins: facts.not_before(), ends: facts.not_after() }, now)
+}
+
+/// The next change, while none is under way and its time has not come.
+pub(super) fn next_start(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Timestamp) -> Option<NextStart> {
+    let standing =
+        authority.standing.as_ref().filter(|it| it.phase == Phase::Stable && authority.step == Step::Rest)?;
+    let due = due(seen, standing, now).filter(|due| due.at > now)?;
+    Some(NextStart { request: due.request, at: Time(due.at) })
 }
 
 /// What the status says, given what is published now.
@@ -111,6 +124,7 @@ pub(super) fn status(
     authority: &AuthorityState,
     counts: &TrustAnchorCounts,
     turns: &Turns,
+    next_start: Option<NextStart>,
 ) -> Option<RotationStatus> {
     authority.standing.as_ref()?;
     let standing = Standing::of(document)?;
@@ -135,6 +149,7 @@ pub(super) fn status(
         requests,
         acknowledged: format!("{}/{}", counts.receipts_current, counts.processes),
         reissuing: turns.said.clone(),
+        next_start,
     })
 }
 

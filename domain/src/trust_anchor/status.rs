@@ -16,6 +16,7 @@ use saatkond_wire::configuration::InstanceConfiguration;
 
 use super::authority::{self, AuthorityState};
 use super::build::{bundle_hash, registrations};
+use super::calendar;
 use super::keys::{self, KeyState};
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use super::plan::{AppliedTrustAnchor, TrustAnchorPlan};
@@ -87,7 +88,8 @@ pub fn status(
         status.revocations = revocations(seen, document, &registrations, &standing.revocations, now);
         let servers = registrations.registered;
         let (counts, blocking) = receipts(seen, document, &servers, &standing.blocking, &turns, now);
-        status.rotation = rotation::status(document, &authority, &counts, &turns);
+        status.rotation =
+            rotation::status(document, &authority, &counts, &turns, rotation::next_start(seen, &authority, now));
         status.counts = Some(counts);
         status.blocking = blocking;
         status.serves_without_operator_until = serves_until(seen, document, &authority, &servers).map(Time);
@@ -211,7 +213,10 @@ fn unblocked(
         (_, Some(standing)) if standing.phase != crate::rotation::Phase::Stable => {
             Statement::holds(ConditionType::RotationUnblocked, format!("{} goes on", standing.phase))
         }
-        _ => Statement::holds(ConditionType::RotationUnblocked, "no change of the authority is under way"),
+        _ => match calendar::problem(&seen.anchor, now) {
+            Some(why) => Statement::fails(ConditionType::RotationUnblocked, Reason::InvalidSpec, why),
+            None => Statement::holds(ConditionType::RotationUnblocked, "no change of the authority is under way"),
+        },
     };
     // A name that is misspelt would else exclude nobody, and nobody would know.
     let is_known = |excluded: &ExcludedServer| {

@@ -19,7 +19,7 @@ use saatkond_domain::trust_anchor::plan::{AppliedTrustAnchor, TrustAnchorPlan};
 use saatkond_domain::{member, security_server, trust_anchor};
 use saatkond_pki::configuration_key::ConfigurationKey;
 
-use crate::world::{Crashed, World, authority, key};
+use crate::world::{Crashed, World, authority_from, key};
 
 impl World {
     fn finalizer<K: ResourceExt>(objects: &mut Vec<K>, uid: &str, name: &str, change: FinalizerChange) {
@@ -65,7 +65,7 @@ impl World {
             })?;
         }
         if let Some(request) = create_authority {
-            let certificate = authority(request.generation, request.lifetime.as_hours());
+            let certificate = authority_from(request.generation, request.lifetime.as_hours(), request.not_before);
             let generation = u64::from(request.generation);
             assert_eq!(request.meta.name.as_deref(), Some(&*ca_secret(&name, generation)));
             self.write(format!("create Secret {name}-ca-{generation}"), |world| {

@@ -1,5 +1,6 @@
 //! A change of the authority, walked through the whole model world.
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, find};
 use saatkond_api::names::annotation;
@@ -7,6 +8,7 @@ use saatkond_api::v1alpha1::trust_anchor::{ReissuingWave, RotationPhase};
 use saatkond_domain::observed::Published;
 use saatkond_domain::rotation::waves::rank;
 use saatkond_domain::rotation::{Phase, Standing};
+use saatkond_domain::trust_anchor;
 
 use crate::walk::essence;
 use crate::world::{Crash, World, authority};
@@ -160,6 +162,58 @@ fn a_request_that_an_anchor_is_born_with_changes_nothing() {
     world.ask("annual");
     world.settle();
     assert_eq!(world.standing().signing, 2);
+}
+
+#[test]
+fn an_authority_is_replaced_at_half_of_its_life_in_a_window_and_cancelled_once() {
+    let mut world = World::steady();
+    let next = |world: &World| {
+        let status = world.anchors[0].status.as_ref().unwrap().rotation.as_ref().unwrap();
+        status.next_start.as_ref().map(|next| (next.request.clone(), next.at.0))
+    };
+    let half = world.authorities[&1].not_before() + SignedDuration::from_hours(4380);
+    assert_eq!(next(&world), Some(("scheduled-2".into(), half)));
+    // A window that opens an hour after.
+    let minute = half + SignedDuration::from_hours(1);
+    let opens = minute.strftime("%M %H %d %m *").to_string();
+    let window = serde_json::json!({"cron": opens, "duration": "1h"});
+    let rotation = world.anchors[0].spec.rotation.get_or_insert_default();
+    rotation.windows = vec![serde_json::from_value(window).unwrap()];
+    let until = |world: &mut World, time: Timestamp| {
+        // Certificates and documents are renewed on the way.
+        while world.now < time {
+            world.now = time.min(world.now + SignedDuration::from_hours(48));
+            world.settle();
+        }
+    };
+    until(&mut world, minute - SignedDuration::from_secs(1));
+    assert_eq!((world.standing(), next(&world)), (Standing::first(1), Some(("scheduled-2".into(), minute))));
+    let plan = trust_anchor::plan(&world.observe_anchor(0), world.now);
+    assert_eq!(plan.next_check, minute, "it is looked at when the window opens");
+    world.later(1);
+    world.until(|phase| matches!(phase, Phase::Announcing { next: 2 }));
+    assert_eq!((world.standing().requests, next(&world)), (vec!["scheduled-2".into()], None));
+    world.cancel("scheduled-2");
+    world.settle();
+    assert_eq!((world.standing().phase, world.standing().signing), (Phase::Stable, 1));
+    assert_eq!(next(&world), None, "it would begin again the moment it is undone");
+    world.anchors[0].spec.rotation.as_mut().unwrap().cancel = None;
+    world.settle();
+    assert_eq!((world.standing().phase, world.standing().signing), (Phase::Stable, 3));
+    assert_eq!(next(&world).unwrap().0, "scheduled-4");
+    assert_eq!(world.unready(), Vec::<String>::new());
+}
+
+#[test]
+fn a_window_that_cannot_be_read_is_named_where_changes_are_looked_for() {
+    let mut world = World::steady();
+    let window = serde_json::json!({"cron": "0 25 * * *", "duration": "1h"});
+    world.anchors[0].spec.rotation.get_or_insert_default().windows = vec![serde_json::from_value(window).unwrap()];
+    world.ask("annual");
+    world.settle();
+    assert_eq!(world.standing(), Standing::first(1));
+    let message = world.rotation_message();
+    assert!(message.starts_with("False/InvalidSpec spec.rotation.windows[0]: "), "{message}");
 }
 
 #[test]

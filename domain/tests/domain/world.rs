@@ -80,22 +80,28 @@ pub fn key<K: ResourceExt>(object: &K) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// An authority's certificate. One for all tests of a process: making and reading it is the slow part.
+/// The certificate of an authority that was made before the world began.
 pub fn authority(generation: u32, lifetime_hours: i64) -> AuthorityCertificate {
-    static MADE: Mutex<BTreeMap<(u32, i64), AuthorityCertificate>> = Mutex::new(BTreeMap::new());
+    authority_from(generation, lifetime_hours, at(START - 300))
+}
+
+/// An authority's certificate. One for all tests of a process: making and reading it is the slow part.
+pub fn authority_from(generation: u32, lifetime_hours: i64, not_before: Timestamp) -> AuthorityCertificate {
+    type Made = BTreeMap<(u32, i64, Timestamp), AuthorityCertificate>;
+    static MADE: Mutex<Made> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().unwrap();
     let fresh = || {
         let spec = AuthoritySpec {
             instance: "EE",
             generation,
             algorithm: Algorithm::EcdsaP256,
-            not_before: at(START - 300),
+            not_before,
             lifetime: SignedDuration::from_hours(lifetime_hours),
             serial: Serial::from_random([7; 16]),
         };
         Authority::create(&spec, &SystemKeys).unwrap().certificate().clone()
     };
-    made.entry((generation, lifetime_hours)).or_insert_with(fresh).clone()
+    made.entry((generation, lifetime_hours, not_before)).or_insert_with(fresh).clone()
 }
 
 impl World {

@@ -130,7 +130,10 @@ fn begin(anchor: &TrustAnchor, request: &str) -> anyhow::Result<Change> {
         bail!("{request:?} was the name of an earlier change, and a name never begins a second one");
     }
     let (now, next) = (standing.signing_generation, standing.highest_generation + 1);
-    let told = format!("trustanchor/{name}: {request:?} is asked for: authority {next} will take the place of {now}");
+    let has_windows = anchor.spec.rotation.as_ref().is_some_and(|rotation| !rotation.windows.is_empty());
+    let when = if has_windows { "; it begins in a maintenance window, status says when" } else { "" };
+    let told =
+        format!("trustanchor/{name}: {request:?} is asked for: authority {next} will take the place of {now}{when}");
     let taken_back = anchor.spec.rotation.as_ref().and_then(|rotation| rotation.cancel.as_deref());
     let rotation = match taken_back {
         // It was asked for and taken back before it began; while that stands it does not begin.
@@ -203,6 +206,9 @@ mod tests {
         let change = begin(&anchor(json!({"requestID": "r1"}), stable()), "r2").unwrap();
         assert_eq!(change.rotation, json!({"requestID": "r2"}));
         assert!(change.told.contains("authority 4 will take the place of 2"), "{}", change.told);
+        let windows = json!({"windows": [{"cron": "0 2 * * *", "duration": "1h"}]});
+        let told = begin(&anchor(windows, stable()), "r2").unwrap().told;
+        assert!(told.ends_with("; it begins in a maintenance window, status says when"), "{told}");
         for (why, rotation, status) in [
             ("an earlier change", json!({"requestID": "r2"}), at("Stable", None, false, &["r1", "r2"])),
             ("\"r3\" is asked for already", json!({"requestID": "r3"}), stable()),

@@ -46,6 +46,9 @@ pub struct AnchorReport {
     /// The change of the authority that is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationReport>,
+    /// The next change, while none is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_change: Option<NextChangeReport>,
     /// Who has not stated what is waited for: the first 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocking: Vec<BlockingReport>,
@@ -87,6 +90,16 @@ pub struct RotationReport {
     /// While switching: how many servers get new certificates at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wave: Option<ReissuingWave>,
+}
+
+/// A change of the authority to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextChangeReport {
+    /// What it is called.
+    pub request: String,
+    /// When it begins.
+    pub at: Timestamp,
 }
 
 /// Somebody who is waited for.
@@ -306,6 +319,7 @@ fn anchor_report(
         }),
         authorities: status.map(authorities).unwrap_or_default(),
         rotation: status.and_then(|status| rotation(status.rotation.as_ref()?)),
+        next_change: status.and_then(|status| next_change(status.rotation.as_ref()?)),
         blocking: status.map(blocking).unwrap_or_default(),
         revocations: status.map(revocations).unwrap_or_default(),
         serves_without_operator_until: status
@@ -332,6 +346,11 @@ fn rotation(rotation: &RotationStatus) -> Option<RotationReport> {
         acknowledged: rotation.acknowledged.clone(),
         wave: rotation.reissuing.as_ref().map(|reissuing| reissuing.wave),
     })
+}
+
+fn next_change(rotation: &RotationStatus) -> Option<NextChangeReport> {
+    let next = rotation.next_start.as_ref()?;
+    Some(NextChangeReport { request: next.request.clone(), at: next.at.0 })
 }
 
 fn blocking(status: &TrustAnchorStatus) -> Vec<BlockingReport> {

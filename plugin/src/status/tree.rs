@@ -64,6 +64,13 @@ fn anchor_node(anchor: &AnchorReport, now: Timestamp) -> Node {
         details.push(format!("authority {} {does}, ends {}", authority.generation, from_now(authority.not_after, now)));
     }
     details.extend(anchor.rotation.as_ref().map(|rotation| rotation_line(rotation, now)));
+    if let Some(next) = &anchor.next_change {
+        details.push(format!(
+            "the next change of the authority, {:?}, begins {}",
+            next.request,
+            from_now(next.at, now)
+        ));
+    }
     for waiting in &anchor.blocking {
         let place = format!("SecurityServer {}/{}", waiting.namespace, waiting.name);
         let who = waiting.pod_uid.as_ref().map_or_else(|| place.clone(), |pod| format!("pod {pod} of {place}"));
@@ -223,6 +230,18 @@ SecurityServer ss1: not Ready, 1/2 replicas, certificate renewed in 8d22h, ends 
 └─ pod ss1-2 has stated nothing
 ";
         assert_eq!(render(&report, now()), expected);
+    }
+
+    #[test]
+    fn the_next_change_is_told_before_it_begins() {
+        let mut anchor = made::anchor("ee", "True");
+        let rotation = anchor.status.as_mut().and_then(|status| status.rotation.as_mut()).unwrap();
+        rotation.phase = RotationPhase::Stable;
+        let at = "2026-01-08T01:30:00Z".parse::<Timestamp>().unwrap();
+        rotation.next_start =
+            Some(serde_json::from_value(serde_json::json!({"request": "scheduled-3", "at": at})).unwrap());
+        let text = render(&build(Some(&[anchor]), &[], &[]), now());
+        assert!(text.contains("the next change of the authority, \"scheduled-3\", begins in 7d0h\n"), "{text}");
     }
 
     #[test]

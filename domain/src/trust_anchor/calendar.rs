@@ -1,0 +1,210 @@
+//! When a change of the authority begins: because somebody asks for it or because of its age, and in a maintenance window.
+
+use cronexpr::{Crontab, MakeTimestamp, parse_crontab};
+use jiff::{SignedDuration, Timestamp};
+use saatkond_api::TrustAnchor;
+use saatkond_api::v1alpha1::trust_anchor::{DEFAULT_START_AT_PERCENT, MaintenanceWindow, Rotation};
+
+use super::authority::retirement;
+use crate::rotation::Standing;
+use crate::schedule::{later, whole_seconds};
+
+/// A change that should begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    /// What it is called.
+    pub request: String,
+    /// From when on: a time that is over, or one to come.
+    pub at: Timestamp,
+}
+
+/// The life of an authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    /// Its certificate's notBefore.
+    pub begins: Timestamp,
+    /// Its certificate's notAfter.
+    pub ends: Timestamp,
+}
+
+/// The next change, given the life of the authority that issues. What somebody asks for comes first.
+pub(super) fn due(anchor: &TrustAnchor, standing: &Standing, life: Life, now: Timestamp) -> Option<Due> {
+    let none = Rotation::default();
+    let spec = anchor.spec.rotation.as_ref().unwrap_or(&none);
+    // What is to be cancelled before it has begun does not begin.
+    let asked = spec.request_id.as_ref().filter(|asked| spec.cancel.as_ref() != Some(asked));
+    let asked = asked.filter(|asked| !standing.requests.contains(asked));
+    let percent = i64::from(spec.start_at_percent.unwrap_or(DEFAULT_START_AT_PERCENT));
+    let seconds = life.ends.duration_since(life.begins).as_secs().max(0);
+    let aged = later(life.begins, SignedDuration::from_secs(seconds / 100 * percent + seconds % 100 * percent / 100));
+    let (request, from) = match asked {
+        Some(asked) => (asked.clone(), now),
+        // It would begin again the moment it is undone.
+        None if spec.cancel.is_some() && spec.cancel.as_ref() == standing.requests.last() => return None,
+        // Another name at each attempt: a number that was announced once never comes again.
+        None => (format!("scheduled-{}", standing.highest + 1), aged),
+    };
+    // From here on certificates would be cut short, and at last none could be issued.
+    let lifetime = anchor.spec.leaf_policy.max_lifetime.as_signed();
+    let kept_free = retirement(anchor).saturating_add(lifetime.saturating_mul(2));
+    let floor = life.ends.checked_sub(kept_free).unwrap_or(Timestamp::MIN).max(from);
+    let opens = open_from(&spec.windows, from.max(now));
+    let at = if spec.windows.is_empty() { from } else { opens.map_or(floor, |opens| opens.min(floor)) };
+    Some(Due { request, at: whole_seconds(at) })
+}
+
+/// What is wrong with the windows, by field.
+pub(super) fn problem(anchor: &TrustAnchor, now: Timestamp) -> Option<String> {
+    let windows = anchor.spec.rotation.as_ref().map(|rotation| rotation.windows.as_slice()).unwrap_or_default();
+    windows.iter().enumerate().find_map(|(index, window)| {
+        let why = opens(window, now).err()?;
+        Some(format!("spec.rotation.windows[{index}]: {why}; no change begins because of it"))
+    })
+}
+
+/// The first moment from `from` on at which one of the windows is open. `None` if none ever is.
+fn open_from(windows: &[MaintenanceWindow], from: Timestamp) -> Option<Timestamp> {
+    windows.iter().filter_map(|window| opens(window, from).ok()).min()
+}
+
+fn opens(window: &MaintenanceWindow, from: Timestamp) -> Result<Timestamp, cronexpr::Error> {
+    let crontab: Crontab = parse_crontab(&format!("{} {}", window.cron, window.time_zone))?;
+    // The first opening whose end is not over.
+    let after = from.checked_sub(window.duration.as_signed()).unwrap_or(Timestamp::MIN);
+    let opening = crontab.find_next(MakeTimestamp(after))?.timestamp();
+    Ok(opening.max(from))
+}
+
+#[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "JSON is written where it is passed")]
+mod tests {
+    use saatkond_api::duration::Period;
+
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn window(cron: &str, time_zone: &str, hours: u32) -> MaintenanceWindow {
+        MaintenanceWindow { cron: cron.into(), time_zone: time_zone.into(), duration: Period::hours(hours) }
+    }
+
+    /// An authority of a year, `retirement` a day and leaves of fifteen days: the floor is the first of December.
+    fn life() -> Life {
+        Life { begins: time("2027-01-01T00:00:00Z"), ends: time("2028-01-01T00:00:00Z") }
+    }
+
+    fn anchor(rotation: serde_json::Value) -> TrustAnchor {
+        let spec = serde_json::json!({
+            "instance": "EE", "source": {"managed": {}}, "leafPolicy": {"maxLifetime": "360h"}, "rotation": rotation,
+        });
+        TrustAnchor::new("ee", serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_window_opens_by_the_clock_of_its_time_zone() {
+        let nights = window("0 2 * * 1-4", "Europe/Tallinn", 3);
+        for (name, from, expected) in [
+            ("on Sunday", "2027-01-03T12:00:00Z", "2027-01-04T00:00:00Z"),
+            ("one second before", "2027-01-03T23:59:59Z", "2027-01-04T00:00:00Z"),
+            ("exactly at", "2027-01-04T00:00:00Z", "2027-01-04T00:00:00Z"),
+            ("its last second", "2027-01-04T02:59:59Z", "2027-01-04T02:59:59Z"),
+            ("as it closes", "2027-01-04T03:00:00Z", "2027-01-05T00:00:00Z"),
+            ("in summer time", "2027-07-05T12:00:00Z", "2027-07-05T23:00:00Z"),
+        ] {
+            assert_eq!(opens(&nights, time(from)).unwrap(), time(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn time_zones_are_part_of_the_binary() {
+        let known = jiff::tz::TimeZoneDatabase::bundled().get("Europe/Tallinn");
+        assert!(known.is_ok(), "the image has no zoneinfo: {known:?}");
+    }
+
+    #[test]
+    fn a_window_that_cannot_be_read_or_never_opens_is_named() {
+        for (cron, zone, why) in [
+            ("61 2 * * *", "UTC", "61"),
+            ("0 2 * * *", "Europe/Tartu", "Europe/Tartu"),
+            ("0 2 30 2 *", "UTC", "four years"),
+        ] {
+            let anchor = anchor(
+                serde_json::json!({"windows": [{"cron": "0 2 * * *", "duration": "1h"}, {"cron": cron, "timeZone": zone, "duration": "1h"}]}),
+            );
+            let problem = problem(&anchor, life().begins).unwrap();
+            assert!(problem.starts_with("spec.rotation.windows[1]: ") && problem.contains(why), "{problem}");
+        }
+        assert_eq!(problem(&anchor(serde_json::json!({})), life().begins), None);
+    }
+
+    #[test]
+    fn a_change_begins_at_its_time() {
+        let standing = Standing::first(1);
+        let nights = serde_json::json!([{"cron": "0 2 * * *", "duration": "1h"}]);
+        let never = serde_json::json!([{"cron": "0 2 30 2 *", "duration": "1h"}]);
+        let half = "2027-07-02T12:00:00Z";
+        for (name, rotation, now, expected) in [
+            ("half of its life, long before", serde_json::json!({}), "2027-01-02T00:00:00Z", ("scheduled-2", half)),
+            ("and long after", serde_json::json!({}), "2027-11-02T00:00:00Z", ("scheduled-2", half)),
+            (
+                "a quarter",
+                serde_json::json!({"startAtPercent": 25}),
+                "2027-01-02T00:00:00Z",
+                ("scheduled-2", "2027-04-02T06:00:00Z"),
+            ),
+            ("asked for", serde_json::json!({"requestID": "r"}), "2027-01-02T00:00:00Z", ("r", "2027-01-02T00:00:00Z")),
+            (
+                "in a window to come",
+                serde_json::json!({"windows": nights}),
+                half,
+                ("scheduled-2", "2027-07-03T02:00:00Z"),
+            ),
+            (
+                "in one that is open",
+                serde_json::json!({"windows": nights}),
+                "2027-07-03T02:30:00Z",
+                ("scheduled-2", "2027-07-03T02:30:00Z"),
+            ),
+            (
+                "asked for, in a window",
+                serde_json::json!({"requestID": "r", "windows": nights}),
+                "2027-01-02T03:00:00Z",
+                ("r", "2027-01-03T02:00:00Z"),
+            ),
+            ("no window ever", serde_json::json!({"windows": never}), half, ("scheduled-2", "2027-12-01T00:00:00Z")),
+            (
+                "past the floor",
+                serde_json::json!({"windows": nights}),
+                "2027-12-05T12:00:00Z",
+                ("scheduled-2", "2027-12-01T00:00:00Z"),
+            ),
+            (
+                "asked for past the floor",
+                serde_json::json!({"requestID": "r", "windows": nights}),
+                "2027-12-05T12:00:00Z",
+                ("r", "2027-12-05T12:00:00Z"),
+            ),
+            (
+                "cancelled before it began",
+                serde_json::json!({"requestID": "r", "cancel": "r"}),
+                "2027-01-02T00:00:00Z",
+                ("scheduled-2", half),
+            ),
+        ] {
+            let due = due(&anchor(rotation), &standing, life(), time(now)).unwrap();
+            assert_eq!((due.request.as_str(), due.at), (expected.0, time(expected.1)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_undone_does_not_begin_again_until_the_cancel_is_taken_back() {
+        let standing = Standing { highest: 2, requests: vec!["scheduled-2".into()], ..Standing::first(1) };
+        let now = life().ends;
+        assert_eq!(due(&anchor(serde_json::json!({"cancel": "scheduled-2"})), &standing, life(), now), None);
+        assert_eq!(due(&anchor(serde_json::json!({})), &standing, life(), now).unwrap().request, "scheduled-3");
+        let asked = anchor(serde_json::json!({"cancel": "scheduled-2", "requestID": "r"}));
+        assert_eq!(due(&asked, &standing, life(), now).unwrap().request, "r");
+    }
+}
