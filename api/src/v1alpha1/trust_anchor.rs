@@ -408,6 +408,11 @@ pub struct TrustAnchorStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["generation".into()]))]
     pub authorities: Vec<AuthorityStatus>,
+    /// Every authority that was ever trusted, by generation: what was signed under one that is retired is verified
+    /// with these. They are trusted in no handshake for standing here. The last 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub history: Vec<PastAuthority>,
     /// The generation that issues new certificates. Unset while nothing can be issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_generation: Option<u64>,
@@ -557,6 +562,22 @@ pub enum RotationPhase {
     Retiring,
     /// The announced authority is withdrawn; it has issued nothing.
     RollingBack,
+}
+
+/// An authority that is or was trusted.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastAuthority {
+    /// Counts the authorities of the anchor.
+    pub generation: u64,
+    /// Its certificate, in PEM (RFC 7468).
+    #[schemars(length(max = 8192))]
+    pub certificate: String,
+    /// Since when it was seen to be trusted.
+    pub trusted_since: Time,
+    /// When it was seen to be trusted no more. Unset while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted_until: Option<Time>,
 }
 
 /// One generation of the authority.

@@ -11,6 +11,7 @@ use saatkond_api::v1alpha1::trust_anchor::{
 };
 use saatkond_pki::authority::AuthorityCertificate;
 
+use super::history;
 use super::keys::what_to_do;
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use crate::meta::is_paused;
@@ -208,7 +209,10 @@ pub(super) fn key_id(certificate: &AuthorityCertificate) -> String {
 fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Timestamp) -> AuthorityState {
     let before = published(seen);
     let remembered = || seen.anchor.status.iter().flat_map(|status| &status.authorities);
-    let mut highest = before.bundle.keys().copied().chain(remembered().map(|a| a.generation)).max().unwrap_or(0);
+    // One that was taken off the list keeps its number.
+    let past = history::generations(seen);
+    let numbers = before.bundle.keys().copied().chain(remembered().map(|a| a.generation)).chain(past);
+    let mut highest = numbers.max().unwrap_or(0);
     let mut bundle = BTreeMap::new();
     let mut problem = None;
     let mut declared = Vec::new();
@@ -235,7 +239,8 @@ fn from_outside(seen: &ObservedTrustAnchor, external: &ExternalSource, now: Time
             let known = before.bundle.iter().find(|(_, old)| old.sha256() == certificate.sha256());
             let known = known.map(|(generation, _)| *generation).or_else(|| {
                 // Not published yet, or lost with its document: under another number every leaf would be issued anew.
-                remembered().find(|status| is_of(status, certificate)).map(|status| status.generation)
+                let known = remembered().find(|status| is_of(status, certificate)).map(|status| status.generation);
+                known.or_else(|| history::generation(seen, certificate))
             });
             let listed = bundle.values().any(|other: &AuthorityCertificate| other.sha256() == certificate.sha256());
             if !listed {

@@ -17,6 +17,7 @@ use saatkond_wire::leaf_name::LeafName;
 use super::audit::{self, Act, Record};
 use super::authority::{self, AuthorityState};
 use super::build::{bundle_hash, content};
+use super::history;
 use super::keys::{self, KeyState};
 use super::observed::{ObservedTrustAnchor, UnlabelledKey};
 use crate::children::ChildKind;
@@ -236,6 +237,10 @@ fn relabel(seen: &ObservedTrustAnchor, plan: &mut TrustAnchorPlan) {
 fn destroy(seen: &ObservedTrustAnchor, generation: u64, now: Timestamp, plan: &mut TrustAnchorPlan) {
     let authority = seen.authorities.iter().find(|authority| authority.generation == generation);
     let Some(authority) = authority.filter(|authority| authority.secret != Stored::Foreign) else { return };
+    // Its certificate goes with the Secret. A status that could not be written since it was announced is written first.
+    if authority.secret.facts().is_some_and(|certificate| history::generation(seen, certificate).is_none()) {
+        return;
+    }
     plan.events.push(PlannedEvent {
         warning: false,
         reason: Reason::AuthorityDestroyed,

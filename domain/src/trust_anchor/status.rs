@@ -17,6 +17,7 @@ use saatkond_wire::configuration::InstanceConfiguration;
 use super::authority::{self, AuthorityState};
 use super::build::{bundle_hash, registrations};
 use super::calendar;
+use super::history::history;
 use super::keys::{self, KeyState};
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
 use super::plan::{AppliedTrustAnchor, TrustAnchorPlan};
@@ -84,6 +85,7 @@ pub fn status(
             key_generation,
             next_key_generation: document.configuration_keys.next.generation,
         });
+        status.history = history(seen, document, &standing.history, now);
         let registrations = registrations(seen);
         status.revocations = revocations(seen, document, &registrations, &standing.revocations, now);
         let servers = registrations.registered;

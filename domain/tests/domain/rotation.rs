@@ -1,5 +1,7 @@
 //! A change of the authority, walked through the whole model world.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use saatkond_api::conditions::{ConditionType, find};
@@ -10,6 +12,7 @@ use saatkond_domain::rotation::waves::rank;
 use saatkond_domain::rotation::{Phase, Standing};
 use saatkond_domain::trust_anchor;
 
+use crate::fixtures::{START, at};
 use crate::walk::essence;
 use crate::world::{Crash, World, authority};
 
@@ -202,6 +205,43 @@ fn an_authority_is_replaced_at_half_of_its_life_in_a_window_and_cancelled_once()
     assert_eq!((world.standing().phase, world.standing().signing), (Phase::Stable, 3));
     assert_eq!(next(&world).unwrap().0, "scheduled-4");
     assert_eq!(world.unready(), Vec::<String>::new());
+}
+
+#[test]
+fn whoever_was_trusted_stays_on_record() {
+    let history = |world: &World| -> Vec<(u64, bool)> {
+        let history = &world.anchors[0].status.as_ref().unwrap().history;
+        history.iter().map(|past| (past.generation, past.trusted_until.is_none())).collect()
+    };
+    let mut world = World::steady();
+    assert_eq!(history(&world), [(1, true)]);
+    world.later(60);
+    world.ask("annual");
+    world.until(|phase| matches!(phase, Phase::Retiring { .. }));
+    assert_eq!(history(&world), [(1, false), (2, true)]);
+    world.cancel("annual");
+    world.until(|phase| matches!(phase, Phase::Switching { .. }));
+    assert_eq!(history(&world), [(1, true), (2, true)], "trusted again");
+    world.settle();
+    assert_eq!(history(&world), [(1, true), (2, false)]);
+    world.later(60);
+    world.ask("again");
+    world.until(|phase| matches!(phase, Phase::Retiring { .. }));
+    world.until(|phase| *phase == Phase::Stable);
+    let past = world.anchors[0].status.as_ref().unwrap().history.clone();
+    assert_eq!(past[0].certificate, authority(1, 8760).to_pem(), "what was signed under it can be verified");
+    assert_eq!((past[0].trusted_since.0, past[0].trusted_until.as_ref().unwrap().0), (at(START), at(START + 120)));
+
+    // Its certificate is not deleted before it stands there.
+    let mut seen = world.observe_anchor(0);
+    let destroys = |seen: &_| trust_anchor::plan(seen, world.now).destroy_authority;
+    assert!(destroys(&seen).is_some_and(|secret| secret.name == "ee-ca-1"));
+    Arc::make_mut(&mut seen.anchor).status.as_mut().unwrap().history.clear();
+    assert_eq!(destroys(&seen), None);
+    world.anchors[0].status.as_mut().unwrap().history.clear();
+    world.settle();
+    assert_eq!(history(&world), [(1, false), (3, true)]);
+    assert_eq!(world.authorities.keys().copied().collect::<Vec<_>>(), [3]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use saatkond_domain::trust_anchor::observed::{
     ObservedAuthority, ObservedConfigurationKey, ObservedSigningKey, ObservedTrustAnchor, UnlabelledKey,
 };
 use saatkond_domain::trust_anchor::plan;
+use saatkond_pki::authority::AuthorityCertificate;
 
 use crate::fixtures::{START, at};
 use crate::trust_anchor::{edit, outcome, reason};
@@ -259,6 +260,26 @@ fn another_external_authority_signs_only_when_every_process_trusts_it() {
     // A pod without a receipt counts as one that has not.
     world.servers[1].status.as_mut().unwrap().processes.pop();
     assert!(plan(&observe(&world), world.now).publish.is_none());
+}
+
+#[test]
+fn an_external_certificate_keeps_its_number_and_no_other_gets_it() {
+    let (one, two, three) = (authority(1, 8760), authority(2, 8760), authority(3, 8760));
+    let mut world = World::steady();
+    let mut numbers = |listed: &[&AuthorityCertificate]| {
+        let listed: Vec<_> = listed.iter().map(|certificate| certificate.to_pem()).collect();
+        world.anchors[0].spec.source = external(&listed, true);
+        let mut seen = world.observe_anchor(0);
+        seen.signing_key = ObservedSigningKey::Present { spki_sha256: one.facts().spki_sha256.to_string() };
+        world.anchors[0].status = Some(outcome(&seen, world.now));
+        let published = plan(&seen, world.now).publish.expect("another list").payload;
+        edit(&mut world.instance, |document| *document = published.clone());
+        published.bundle.iter().map(|entry| entry.generation).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&[&one, &two]), [1, 2]);
+    assert_eq!(numbers(&[&one]), [1]);
+    assert_eq!(numbers(&[&one, &three]), [1, 3], "two is taken");
+    assert_eq!(numbers(&[&one, &three, &two]), [1, 2, 3]);
 }
 
 #[test]
