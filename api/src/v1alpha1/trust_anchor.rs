@@ -121,9 +121,10 @@ pub struct Rotation {
     #[schemars(length(min = 1, max = 63))]
     pub cancel: Option<String>,
     /// A change begins by itself once so much of the life of the authority that issues is over, in percent. It is called `scheduled-`
-    /// and the generation that follows. While `cancel` names the last change none begins by itself. Between 10 and 80. Default: 50.
+    /// and the generation that follows. While `cancel` names the last change none begins by itself. Between 10 and 55: at 60 the alert about an
+    /// authority without a successor fires. Default: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 10, max = 80))]
+    #[schemars(range(min = 10, max = 55))]
     pub start_at_percent: Option<u8>,
     /// When a change may begin, asked for or by itself: while any of these is open; at any time if there are none. Once begun it goes on to
     /// its end, and renewals never wait. None of them holds a change up once the authority that issues has less than `source.managed.retirement` and twice

@@ -79,6 +79,7 @@ fn opens(window: &MaintenanceWindow, from: Timestamp) -> Result<Timestamp, crone
 #[expect(clippy::needless_pass_by_value, reason = "JSON is written where it is passed")]
 mod tests {
     use saatkond_api::duration::Period;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -95,8 +96,8 @@ mod tests {
         Life { begins: time("2027-01-01T00:00:00Z"), ends: time("2028-01-01T00:00:00Z") }
     }
 
-    fn anchor(rotation: serde_json::Value) -> TrustAnchor {
-        let spec = serde_json::json!({
+    fn anchor(rotation: Value) -> TrustAnchor {
+        let spec = json!({
             "instance": "EE", "source": {"managed": {}}, "leafPolicy": {"maxLifetime": "360h"}, "rotation": rotation,
         });
         TrustAnchor::new("ee", serde_json::from_value(spec).unwrap())
@@ -131,70 +132,38 @@ mod tests {
             ("0 2 30 2 *", "UTC", "four years"),
         ] {
             let anchor = anchor(
-                serde_json::json!({"windows": [{"cron": "0 2 * * *", "duration": "1h"}, {"cron": cron, "timeZone": zone, "duration": "1h"}]}),
+                json!({"windows": [{"cron": "0 2 * * *", "duration": "1h"}, {"cron": cron, "timeZone": zone, "duration": "1h"}]}),
             );
             let problem = problem(&anchor, life().begins).unwrap();
             assert!(problem.starts_with("spec.rotation.windows[1]: ") && problem.contains(why), "{problem}");
         }
-        assert_eq!(problem(&anchor(serde_json::json!({})), life().begins), None);
+        assert_eq!(problem(&anchor(json!({})), life().begins), None);
     }
 
     #[test]
     fn a_change_begins_at_its_time() {
-        let standing = Standing::first(1);
-        let nights = serde_json::json!([{"cron": "0 2 * * *", "duration": "1h"}]);
-        let never = serde_json::json!([{"cron": "0 2 30 2 *", "duration": "1h"}]);
-        let half = "2027-07-02T12:00:00Z";
-        for (name, rotation, now, expected) in [
-            ("half of its life, long before", serde_json::json!({}), "2027-01-02T00:00:00Z", ("scheduled-2", half)),
-            ("and long after", serde_json::json!({}), "2027-11-02T00:00:00Z", ("scheduled-2", half)),
-            (
-                "a quarter",
-                serde_json::json!({"startAtPercent": 25}),
-                "2027-01-02T00:00:00Z",
-                ("scheduled-2", "2027-04-02T06:00:00Z"),
-            ),
-            ("asked for", serde_json::json!({"requestID": "r"}), "2027-01-02T00:00:00Z", ("r", "2027-01-02T00:00:00Z")),
-            (
-                "in a window to come",
-                serde_json::json!({"windows": nights}),
-                half,
-                ("scheduled-2", "2027-07-03T02:00:00Z"),
-            ),
-            (
-                "in one that is open",
-                serde_json::json!({"windows": nights}),
-                "2027-07-03T02:30:00Z",
-                ("scheduled-2", "2027-07-03T02:30:00Z"),
-            ),
-            (
-                "asked for, in a window",
-                serde_json::json!({"requestID": "r", "windows": nights}),
-                "2027-01-02T03:00:00Z",
-                ("r", "2027-01-03T02:00:00Z"),
-            ),
-            ("no window ever", serde_json::json!({"windows": never}), half, ("scheduled-2", "2027-12-01T00:00:00Z")),
-            (
-                "past the floor",
-                serde_json::json!({"windows": nights}),
-                "2027-12-05T12:00:00Z",
-                ("scheduled-2", "2027-12-01T00:00:00Z"),
-            ),
-            (
-                "asked for past the floor",
-                serde_json::json!({"requestID": "r", "windows": nights}),
-                "2027-12-05T12:00:00Z",
-                ("r", "2027-12-05T12:00:00Z"),
-            ),
-            (
-                "cancelled before it began",
-                serde_json::json!({"requestID": "r", "cancel": "r"}),
-                "2027-01-02T00:00:00Z",
-                ("scheduled-2", half),
-            ),
+        let at_two = json!([{"cron": "0 2 * * *", "duration": "1h"}]);
+        let never = json!([{"cron": "0 2 30 2 *", "duration": "1h"}]);
+        let nights = json!({"windows": at_two});
+        let asked = json!({"requestID": "r"});
+        let asked_at_night = json!({"requestID": "r", "windows": at_two});
+        let taken_back = json!({"requestID": "r", "cancel": "r"});
+        let (new_year, half, late) = ("2027-01-02T03:00:00Z", "2027-07-02T12:00:00Z", "2027-12-05T12:00:00Z");
+        for (name, rotation, now, request, at) in [
+            ("half of its life, long before", json!({}), new_year, "scheduled-2", half),
+            ("and long after", json!({}), late, "scheduled-2", half),
+            ("a quarter", json!({"startAtPercent": 25}), new_year, "scheduled-2", "2027-04-02T06:00:00Z"),
+            ("asked for", asked, new_year, "r", new_year),
+            ("in a window to come", nights.clone(), half, "scheduled-2", "2027-07-03T02:00:00Z"),
+            ("in an open one", nights.clone(), "2027-07-03T02:30:00Z", "scheduled-2", "2027-07-03T02:30:00Z"),
+            ("asked for, in a window", asked_at_night.clone(), new_year, "r", "2027-01-03T02:00:00Z"),
+            ("no window ever", json!({"windows": never}), half, "scheduled-2", "2027-12-01T00:00:00Z"),
+            ("past the floor", nights, late, "scheduled-2", "2027-12-01T00:00:00Z"),
+            ("asked for past the floor", asked_at_night, late, "r", late),
+            ("cancelled before it began", taken_back, new_year, "scheduled-2", half),
         ] {
-            let due = due(&anchor(rotation), &standing, life(), time(now)).unwrap();
-            assert_eq!((due.request.as_str(), due.at), (expected.0, time(expected.1)), "{name}");
+            let due = due(&anchor(rotation), &Standing::first(1), life(), time(now)).unwrap();
+            assert_eq!((due.request.as_str(), due.at), (request, time(at)), "{name}");
         }
     }
 
@@ -202,9 +171,9 @@ mod tests {
     fn what_was_undone_does_not_begin_again_until_the_cancel_is_taken_back() {
         let standing = Standing { highest: 2, requests: vec!["scheduled-2".into()], ..Standing::first(1) };
         let now = life().ends;
-        assert_eq!(due(&anchor(serde_json::json!({"cancel": "scheduled-2"})), &standing, life(), now), None);
-        assert_eq!(due(&anchor(serde_json::json!({})), &standing, life(), now).unwrap().request, "scheduled-3");
-        let asked = anchor(serde_json::json!({"cancel": "scheduled-2", "requestID": "r"}));
+        assert_eq!(due(&anchor(json!({"cancel": "scheduled-2"})), &standing, life(), now), None);
+        assert_eq!(due(&anchor(json!({})), &standing, life(), now).unwrap().request, "scheduled-3");
+        let asked = anchor(json!({"cancel": "scheduled-2", "requestID": "r"}));
         assert_eq!(due(&asked, &standing, life(), now).unwrap().request, "r");
     }
 }
