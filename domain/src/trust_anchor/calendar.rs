@@ -58,7 +58,8 @@ pub(super) fn problem(anchor: &TrustAnchor, now: Timestamp) -> Option<String> {
     let windows = anchor.spec.rotation.as_ref().map(|rotation| rotation.windows.as_slice()).unwrap_or_default();
     windows.iter().enumerate().find_map(|(index, window)| {
         let why = opens(window, now).err()?;
-        Some(format!("spec.rotation.windows[{index}]: {why}; no change begins because of it"))
+        let MaintenanceWindow { cron, time_zone, .. } = window;
+        Some(format!("spec.rotation.windows[{index}], {cron:?} in {time_zone}: {why}; no change begins because of it"))
     })
 }
 
@@ -67,12 +68,21 @@ fn open_from(windows: &[MaintenanceWindow], from: Timestamp) -> Option<Timestamp
     windows.iter().filter_map(|window| opens(window, from).ok()).min()
 }
 
-fn opens(window: &MaintenanceWindow, from: Timestamp) -> Result<Timestamp, cronexpr::Error> {
-    let crontab: Crontab = parse_crontab(&format!("{} {}", window.cron, window.time_zone))?;
+/// The first moment from `from` on at which it is open, or why there is none. Those words hold at any time: a condition with the time in it
+/// would be written again at every look.
+fn opens(window: &MaintenanceWindow, from: Timestamp) -> Result<Timestamp, String> {
+    let crontab: Crontab =
+        parse_crontab(&format!("{} {}", window.cron, window.time_zone)).map_err(|error| last_line(&error))?;
     // The first opening whose end is not over.
     let after = from.checked_sub(window.duration.as_signed()).unwrap_or(Timestamp::MIN);
-    let opening = crontab.find_next(MakeTimestamp(after))?.timestamp();
-    Ok(opening.max(from))
+    let opening = crontab.find_next(MakeTimestamp(after)).map_err(|_| "it opens at no time within four years")?;
+    Ok(opening.timestamp().max(from))
+}
+
+/// The error draws the expression, and points at the place on its last line; a condition has one line.
+fn last_line(error: &cronexpr::Error) -> String {
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches([' ', '^']).to_owned()
 }
 
 #[cfg(test)]
@@ -127,15 +137,22 @@ mod tests {
     #[test]
     fn a_window_that_cannot_be_read_or_never_opens_is_named() {
         for (cron, zone, why) in [
-            ("61 2 * * *", "UTC", "61"),
-            ("0 2 * * *", "Europe/Tartu", "Europe/Tartu"),
-            ("0 2 30 2 *", "UTC", "four years"),
+            (
+                "61 2 * * *",
+                "UTC",
+                "\"61 2 * * *\" in UTC: value must be in range 0..=59; found 61; no change begins because of it",
+            ),
+            ("0 2 * * *", "Europe/Tartu", "\"0 2 * * *\" in Europe/Tartu: "),
+            ("0 2 30 2 *", "UTC", "in UTC: it opens at no time within four years; no change"),
         ] {
             let anchor = anchor(
                 json!({"windows": [{"cron": "0 2 * * *", "duration": "1h"}, {"cron": cron, "timeZone": zone, "duration": "1h"}]}),
             );
+            let later = problem(&anchor, life().ends);
             let problem = problem(&anchor, life().begins).unwrap();
-            assert!(problem.starts_with("spec.rotation.windows[1]: ") && problem.contains(why), "{problem}");
+            assert_eq!(Some(&problem), later.as_ref(), "it would be written again at every look");
+            assert!(problem.starts_with("spec.rotation.windows[1], ") && problem.contains(why), "{problem}");
+            assert!(!problem.contains(['\n', '^']), "{problem}");
         }
         assert_eq!(problem(&anchor(json!({})), life().begins), None);
     }
