@@ -185,6 +185,8 @@ documented! {
         RotationAdvanced,
         /// Event: certificates of a security server are revoked.
         CertificatesRevoked,
+        /// Event: somebody else may have the key of an authority; of its certificates those alone are accepted that Saatkond has issued.
+        AuthorityCompromised,
         /// Event: the key of an authority that issues no more was deleted.
         AuthorityDestroyed,
         /// Event: a certificate authority was made.

@@ -51,6 +51,7 @@ pub mod trust_anchor {
     pub mod authority;
     pub mod build;
     mod calendar;
+    mod emergency;
     mod history;
     pub mod keys;
     pub mod observed;

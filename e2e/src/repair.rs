@@ -25,6 +25,13 @@ impl Gateway {
         format!("saatkond.io/security-server={}", self.name)
     }
 
+    /// Where other servers reach each of its pods.
+    pub fn addresses(self, cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+        let field = "jsonpath={.items[*].status.podIP}";
+        let said = cluster.kubectl(&["-n", self.namespace, "get", "pods", "-l", &self.selector(), "-o", field])?;
+        Ok(said.split_whitespace().map(|address| format!("{address}:5500")).collect())
+    }
+
     /// Its pods: name, UID and whether it is ready; not those that are going.
     pub fn pods(self, cluster: &Cluster) -> anyhow::Result<Vec<(String, String, bool)>> {
         let said = cluster.kubectl(&["-n", self.namespace, "get", "pods", "-l", &self.selector(), "-o", "json"])?;

@@ -50,6 +50,15 @@ pub fn ask(cluster: &Cluster, anchor: &str, request: &str) -> anyhow::Result<()>
     patch(cluster, anchor, &json!({"requestID": request}))
 }
 
+/// Declares that somebody else may have the key of an authority.
+pub fn declare_compromised(cluster: &Cluster, anchor: &str, generation: u64) -> anyhow::Result<()> {
+    let emergency =
+        json!({"compromisedGeneration": generation, "compromisedSince": "2026-01-01T00:00:00Z", "reason": "journey"});
+    let patch = json!({"spec": {"emergency": emergency}}).to_string();
+    cluster.kubectl(&["patch", "trustanchor", anchor, "--type=merge", "--patch", &patch])?;
+    Ok(())
+}
+
 /// Takes a change back.
 pub fn cancel(cluster: &Cluster, anchor: &str, request: &str) -> anyhow::Result<()> {
     patch(cluster, anchor, &json!({"cancel": request}))

@@ -11,6 +11,7 @@ use saatkond_e2e::install;
 use saatkond_e2e::operator;
 use saatkond_e2e::repair::{self, Gateway, POPULATION};
 use saatkond_e2e::rotation;
+use saatkond_e2e::thief::{Handshake, Thief};
 use saatkond_testbed::{Cluster, Layout, Region, wait};
 use serde_json::Value;
 
@@ -143,6 +144,10 @@ fn a_federation_declared_in_yaml_exchanges_data() {
     the_authority_is_replaced_under_calls(cluster, &person);
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
 
+    step("the authority's key is stolen, and it is thrown out while calls go on");
+    a_stolen_authority_is_thrown_out_under_calls(&layout, &region, &person);
+    federation::until_ready(cluster, |_, _, _| {}).unwrap();
+
     step("the provider's keys are stolen");
     stolen_keys_are_refused(cluster, &person);
     federation::until_ready(cluster, |_, _, _| {}).unwrap();
@@ -240,6 +245,48 @@ fn the_authority_is_replaced_under_calls(cluster: &Cluster, person: &str) {
     let state = || format!("{:?}", keys());
     let alone = || Ok((keys() == in_use).then_some(()));
     wait::until("only the authority in use has a key", Duration::from_secs(30), state, alone).unwrap();
+}
+
+/// What the thief has minted is refused within seconds, and every certificate that was issued is accepted until there is a new one: not one
+/// call fails. OpenSSL is the judge.
+fn a_stolen_authority_is_thrown_out_under_calls(layout: &Layout, region: &Region, person: &str) {
+    let cluster = region.cluster();
+    let before = rotation::standing(cluster, "ee").unwrap();
+    let gateways = POPULATION.addresses(cluster).unwrap();
+    let thief = Thief::mint(layout, region, "ee", before.generation, &gateways[0]).unwrap();
+    let knock = || gateways.iter().map(|address| thief.knock(region, address).unwrap()).collect::<Vec<_>>();
+    let none = knock();
+    assert!(none.len() >= 2 && none.iter().all(|it| *it == Handshake::Accepted), "as long as nobody knows: {none:?}");
+    let all_refuse = |alert: &str| {
+        for said in knock() {
+            let Handshake::Refused(why) = said else { panic!("a minted certificate is accepted") };
+            assert!(why.contains(alert), "{why}");
+        }
+    };
+    let ((), calls) = rotation::under_calls(cluster, &[(BENEFITS, person), (CLINIC, person)], || {
+        let began = std::time::Instant::now();
+        rotation::declare_compromised(cluster, "ee", before.generation)?;
+        let field = "jsonpath={.status.emergency}";
+        let said = || cluster.kubectl(&["get", "trustanchor", "ee", "-o", field]).unwrap_or_default();
+        wait::until("every process has confirmed it", Duration::from_secs(30), said, || {
+            let said: Value = serde_json::from_str(&said()).unwrap_or_default();
+            let told = said["compromisedGeneration"] == before.generation && said["waitingFor"].is_null();
+            Ok(told.then_some(()))
+        })?;
+        println!("journey: {} after {:?}", said(), began.elapsed());
+        all_refuse("alert certificate revoked");
+        let next = before.highest + 1;
+        let phases = rotation::until(cluster, "ee", &format!("stable with generation {next}"), |now| {
+            now.phase == "Stable" && now.generation == next
+        })?;
+        println!("journey: {phases:?}");
+        Ok(())
+    })
+    .unwrap();
+    println!("journey: {} calls meanwhile, {} failed", calls.made, calls.failed.len());
+    assert!(calls.failed.is_empty(), "{:#?}", calls.failed);
+    assert!(calls.made >= 100, "{} calls are too few to show anything", calls.made);
+    all_refuse("alert unknown ca");
 }
 
 /// Every gateway confirms that it refuses them, and the provider is called again once its processes have new ones.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::error::Cause;
 use crate::frames::{EnvelopeError, Event, Reader};
 use crate::state::chain;
-use crate::state::in_force::{InForce, LeafProblem};
+use crate::state::in_force::InForce;
 
 /// Reads a message from an HTTP body.
 pub struct MessageReader {
@@ -169,10 +169,7 @@ pub fn verify(
         refuse(cause, chain(&error))
     })?;
     let leaf = in_force.signing_leaf(checked.leaf_der, client, now).map_err(|problem| {
-        let cause = match problem {
-            LeafProblem::Chain(_) | LeafProblem::Revoked { .. } => Cause::CertValidation,
-            _ => Cause::IncorrectCertificate,
-        };
+        let cause = if problem.is_of_certificate() { Cause::CertValidation } else { Cause::IncorrectCertificate };
         refuse(cause, problem.to_string())
     })?;
     checked.check_time(&leaf.facts).map_err(|error| refuse(Cause::CertValidation, chain(&error)))?;

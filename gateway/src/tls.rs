@@ -26,7 +26,8 @@ use tracing::warn;
 use crate::metrics::Metrics;
 use crate::peer::pool::Pool;
 use crate::state::identity::{OwnIdentity, name_of};
-use crate::state::in_force::chain_label;
+use crate::state::in_force::{NOT_ISSUED, chain_label};
+use crate::state::issued::Issued;
 
 /// The protocol negotiated between gateways and with the link.
 const ALPN: &[u8] = b"h2";
@@ -48,6 +49,7 @@ impl Tls {
     pub fn new(
         identity: &OwnIdentity,
         bundle: &Arc<Bundle>,
+        issued: Option<&Arc<Issued>>,
         instance: &InstanceConfiguration,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
@@ -57,6 +59,7 @@ impl Tls {
         let verifier = |expects| {
             Arc::new(Verifier {
                 bundle: bundle.clone(),
+                issued: issued.cloned(),
                 expects,
                 algorithms: provider.signature_verification_algorithms,
                 metrics: metrics.clone(),
@@ -102,6 +105,7 @@ enum Expects {
 
 struct Verifier {
     bundle: Arc<Bundle>,
+    issued: Option<Arc<Issued>>,
     expects: Expects,
     algorithms: WebPkiSupportedAlgorithms,
     metrics: Arc<Metrics>,
@@ -125,8 +129,8 @@ impl Verifier {
             Expects::Link { .. } => Usage::Link,
             Expects::Anybody => return Ok(()),
         };
-        let now = i64::try_from(now.as_secs()).ok().and_then(|second| Timestamp::from_second(second).ok());
-        let now = now.ok_or_else(|| rustls::Error::General("the clock is out of range".into()))?;
+        let at = i64::try_from(now.as_secs()).ok().and_then(|second| Timestamp::from_second(second).ok());
+        let now = at.ok_or_else(|| rustls::Error::General("the clock is out of range".into()))?;
         let facts = match verify_leaf(leaf, intermediates, &self.bundle, usage, now) {
             Ok(facts) => facts,
             Err(error) => {
@@ -141,6 +145,14 @@ impl Verifier {
             }
             _ => false,
         };
+        // Not of the link: it shows that it is the link's by what it brings, and a list that is older than its leaf would shut out the
+        // newer list.
+        if let Some(issued) = self.issued.as_ref().filter(|_| self.expects == Expects::Gateway)
+            && !issued.admits(leaf, intermediates, &facts, usage, now)
+        {
+            self.refused(NOT_ISSUED, "its authority is compromised, and the operator has not issued it");
+            return Err(rustls::Error::InvalidCertificate(CertificateError::Revoked));
+        }
         if is_expected {
             return Ok(());
         }

@@ -34,6 +34,9 @@ pub struct InstanceConfiguration {
     /// How far a change of the authority is; absent where there never was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationEntry>,
+    /// Set while an authority of the bundle is compromised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<EmergencyEntry>,
     /// Who may sign the next documents.
     pub configuration_keys: ConfigurationKeys,
     /// Every registered member with its subsystems, ordered by class and code.
@@ -57,6 +60,15 @@ pub struct AuthorityEntry {
     pub generation: u64,
     /// The certificate in PEM.
     pub certificate: String,
+}
+
+/// An authority whose key somebody else may have, and that is still trusted for the leaves that the operator has issued with it and for no
+/// other ones: the entry of each server names the keys of its leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EmergencyEntry {
+    /// Its generation.
+    pub compromised_generation: u64,
 }
 
 /// How far the change from one authority to the next is. It stands in the document so that phase, bundle and who signs are one
@@ -162,6 +174,10 @@ pub struct ServerEntry {
     /// The lowest issue number with which a leaf of this server is accepted, for TLS and for signatures: those below are revoked.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lowest_issue_number: u64,
+    /// In an emergency: SHA-256 of the SubjectPublicKeyInfo, in lower-case hex and ascending, of each leaf that the compromised authority has
+    /// issued to this server. Its other leaves under that authority are minted by somebody else, and are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issued_keys: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

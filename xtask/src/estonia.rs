@@ -205,6 +205,7 @@ fn anchor(owners: &[Owner]) -> Result<TrustAnchor> {
         source: TrustSource { managed: Some(ManagedSource::default()), external: None },
         leaf_policy: LeafPolicy::default(),
         rotation: None,
+        emergency: None,
         autonomy: Period::hours(72),
         admission: saatkond_api::v1alpha1::trust_anchor::AdmissionMode::Annotated,
         global_groups: vec![GlobalGroup {

@@ -400,6 +400,13 @@ pub struct RegisteredKey {
     pub issue_number: u64,
     /// Until when its certificate is valid.
     pub not_after: Time,
+    /// The authority's generation that issued its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_generation: Option<u64>,
+    /// The same hash of each signing key whose certificate was issued with it. In an emergency peers accept these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 64)))]
+    pub signing_keys: Vec<String>,
 }
 
 /// The versions that are published for a server.

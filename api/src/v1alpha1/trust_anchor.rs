@@ -63,7 +63,10 @@ use crate::refs::{ClientIdRef, OperatorSecretRef};
         .field_path(".autonomy"),
     validation = Rule::new("!has(self.rotation) || has(self.source.managed) || (!has(self.rotation.requestID) && !has(self.rotation.cancel) && !has(self.rotation.startAtPercent) && !has(self.rotation.windows))")
         .message("rotation is of a managed authority; an external one rotates by its list of certificates")
-        .field_path(".rotation")
+        .field_path(".rotation"),
+    validation = Rule::new("!has(self.emergency) || has(self.source.managed)")
+        .message("emergency is of a managed authority; a compromised external one is taken off source.external.certificates")
+        .field_path(".emergency")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TrustAnchorSpec {
@@ -80,6 +83,10 @@ pub struct TrustAnchorSpec {
     /// docs/rotation.md.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    /// Somebody else may have the key of a managed authority: from when this is set, certificates of that authority that Saatkond has not
+    /// issued are refused within seconds, and another authority takes its place. See docs/rotation.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<Emergency>,
     /// For how long the federation must go on exchanging messages with its operator gone, at any moment. Signed
     /// documents live for this plus one day; a leaf policy that leaves less is refused. Between `1m` and `2160h` (90
     /// days). Default: `72h`.
@@ -101,8 +108,8 @@ pub struct TrustAnchorSpec {
 /// A change of the authority.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(
-    validation = Rule::new("!has(self.requestID) || !self.requestID.startsWith('scheduled-')")
-        .message("requestID must not begin with scheduled-: changes that begin by themselves are called so")
+    validation = Rule::new("!has(self.requestID) || !(self.requestID.startsWith('scheduled-') || self.requestID.startsWith('emergency-'))")
+        .message("requestID must not begin with scheduled- or emergency-: changes that begin by themselves are called so")
         .field_path(".requestID")
 )]
 #[serde(rename_all = "camelCase")]
@@ -138,6 +145,33 @@ pub struct Rotation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub excluded: Vec<Exclusion>,
+}
+
+/// An authority whose key somebody else may have.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Emergency {
+    /// The authority's generation, as `status.authorities` numbers it. While it issues, a change to another authority begins at once, whatever
+    /// windows or a pause say; while it is only announced, or takes over from another one, that change is taken back. Example: `7`.
+    #[schemars(range(min = 1))]
+    pub compromised_generation: u64,
+    /// Since when somebody else may have had the key. It goes on record in `status.history`: a signature under this authority that is not proven
+    /// to be older proves nothing. RFC 3339. Example: `2027-02-27T08:00:00Z`.
+    pub compromised_since: Time,
+    /// Servers whose own keys are compromised as well. Their certificates under this authority are refused at once, and no
+    /// change waits for them. They get certificates of the next authority like all others: one that must not come back is
+    /// to be deleted. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub compromised_servers: Vec<ExcludedServer>,
+    /// When the authority is dropped even if somebody is not ready for it: whoever still uses it fails calls from then on.
+    /// `status.emergency.uncovered` names who that would be. Unset: everybody is waited for but the compromised servers, and the
+    /// certificates that Saatkond has issued go on being accepted meanwhile. RFC 3339. Example: `2027-03-01T12:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_at: Option<Time>,
+    /// Why, for those who read it later. 1 to 256 characters. Example: `backup of the old cluster was stolen`.
+    #[schemars(length(min = 1, max = 256))]
+    pub reason: String,
 }
 
 /// The share of an authority's life after which it is replaced unless the spec says otherwise, in percent.
@@ -435,6 +469,9 @@ pub struct TrustAnchorStatus {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
     pub revocations: Vec<RevocationStatus>,
+    /// What has come of `spec.emergency`, while the compromised authority is trusted or its end is not stated by all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<EmergencyStatus>,
     /// Until when the federation goes on exchanging messages if the operator stops now: the weakest of the signed
     /// documents and all certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -464,6 +501,32 @@ pub struct RevocationStatus {
     pub waiting_for: Vec<String>,
     /// From when on the last of them must refuse: a process that hears of nothing serves by an older document until that expires.
     pub refused_by: Time,
+}
+
+/// How far an emergency is.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EmergencyStatus {
+    /// The generation that is compromised.
+    pub compromised_generation: u64,
+    /// The instance configuration with which it was first seen published. A process that has loaded this one, or a later one, refuses
+    /// certificates of the compromised authority that Saatkond has not issued.
+    pub instance_version: u64,
+    /// How many processes of the instance, of how many, have stated that they have. Example: `38/40`.
+    #[schemars(length(max = 23))]
+    pub confirmed: String,
+    /// The first 20 that have not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 512)))]
+    pub waiting_for: Vec<String>,
+    /// From when on the last of them must refuse: a process that hears of nothing serves by an older document until that expires.
+    pub refused_by: Time,
+    /// How many servers and processes would fail calls if the authority were dropped now, or do since it was.
+    pub uncovered_count: u32,
+    /// The first 20 of them, and why. Servers that are named as compromised are among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 512)))]
+    pub uncovered: Vec<String>,
 }
 
 /// The published bundle.
@@ -579,6 +642,9 @@ pub struct PastAuthority {
     /// When it was seen to be trusted no more. Unset while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trusted_until: Option<Time>,
+    /// Since when somebody else may have had its key, as `spec.emergency.compromisedSince` said. Unset: nothing of the kind is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compromised_since: Option<Time>,
 }
 
 /// One generation of the authority.

@@ -15,4 +15,4 @@ pub mod waves;
 
 pub use guards::{Blocker, Obstacle, Process, Receipt, Server, blockers};
 pub use standing::{MAX_REQUESTS, Phase, Standing};
-pub use step::{Held, NOBODY, Observed, Step, Wish, next_step};
+pub use step::{Emergency, Held, NOBODY, Observed, Step, Wish, next_step};

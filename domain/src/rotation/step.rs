@@ -1,6 +1,6 @@
 //! The one next step of a rotation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -54,6 +54,50 @@ pub struct Wish {
     pub cancel: bool,
     /// Nothing that the spec asks for is to be done now.
     pub paused: bool,
+    /// Somebody else may have the key of an authority.
+    pub emergency: Option<Emergency>,
+}
+
+/// An authority that is compromised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emergency {
+    /// Its generation.
+    pub compromised: u64,
+    /// Namespace and name of the servers whose keys are compromised as well: nobody waits for them.
+    pub servers: BTreeSet<(String, String)>,
+    /// From when on nobody is waited for.
+    pub drop_at: Option<Timestamp>,
+}
+
+impl Emergency {
+    /// The change to another authority that it calls for.
+    #[must_use]
+    pub fn request(&self) -> String {
+        format!("emergency-{}", self.compromised)
+    }
+
+    /// Whether the compromised authority is of concern to what is published: it is trusted, or its end is not stated by all.
+    #[must_use]
+    pub fn concerns(&self, standing: &Standing) -> bool {
+        let beside = match standing.phase {
+            Phase::Stable => None,
+            Phase::Announcing { next } => Some(next),
+            Phase::Switching { old, .. } | Phase::Retiring { old, .. } => Some(old),
+            Phase::RollingBack { withdrawn } => Some(withdrawn),
+        };
+        [Some(standing.signing), beside].contains(&Some(self.compromised))
+    }
+
+    /// Whether the change under way leads to the compromised authority, and is to be taken back.
+    fn takes_back(&self, standing: &Standing) -> bool {
+        match standing.phase {
+            Phase::Announcing { next } => next == self.compromised,
+            Phase::Switching { returning: false, .. } | Phase::Retiring { returning: false, .. } => {
+                standing.signing == self.compromised
+            }
+            Phase::Stable | Phase::Switching { .. } | Phase::Retiring { .. } | Phase::RollingBack { .. } => false,
+        }
+    }
 }
 
 /// What is to be done now: one thing.
@@ -91,14 +135,14 @@ pub fn next_step(seen: &Observed, now: Timestamp) -> Step {
     {
         return Step::Destroy(*over);
     }
-    let blocking = blockers(standing, seen.sequence, &seen.servers);
+    let blocking = waited_for(seen, now);
     if let Some(back) = undone(seen, &blocking, now) {
         return publish(seen, back);
     }
     if standing.phase == Phase::Stable {
         return begin(seen, blocking, now);
     }
-    if seen.wish.paused {
+    if seen.wish.paused && seen.emergency().is_none() {
         return Step::Rest;
     }
     if let Some(wait) = wait(seen, blocking, now) {
@@ -109,6 +153,23 @@ pub fn next_step(seen: &Observed, now: Timestamp) -> Step {
         return Step::Rest;
     }
     standing.advance().map_or(Step::Rest, |next| publish(seen, next))
+}
+
+impl Observed {
+    /// The emergency, while it is of concern.
+    fn emergency(&self) -> Option<&Emergency> {
+        self.wish.emergency.as_ref().filter(|emergency| emergency.concerns(&self.standing))
+    }
+}
+
+/// Whom the phase waits for. Only what a person says of an emergency, and whom one excludes, cuts a wait short.
+fn waited_for(seen: &Observed, now: Timestamp) -> Vec<Blocker> {
+    let mut blocking = blockers(&seen.standing, seen.sequence, &seen.servers);
+    if let Some(emergency) = seen.emergency() {
+        let is_over = emergency.drop_at.is_some_and(|drop_at| drop_at <= now);
+        blocking.retain(|blocker| !is_over && !emergency.servers.contains(&blocker.server));
+    }
+    blocking
 }
 
 /// Publishes it if whoever issues then can.
@@ -123,7 +184,9 @@ fn publish(seen: &Observed, next: Standing) -> Step {
 /// been retired and trusted again, some may not yet.
 fn undone(seen: &Observed, blocking: &[Blocker], now: Timestamp) -> Option<Standing> {
     use super::guards::Obstacle::{LeavesNotIssued, OldSession, OtherLeaf};
-    if !seen.wish.cancel {
+    // Not to an authority that somebody else may issue with.
+    let wished = seen.emergency().map_or(seen.wish.cancel, |emergency| emergency.takes_back(&seen.standing));
+    if !wished {
         return None;
     }
     let about_leaves = |blocker: &Blocker| matches!(blocker.obstacle, LeavesNotIssued | OtherLeaf | OldSession);
@@ -136,14 +199,18 @@ fn undone(seen: &Observed, blocking: &[Blocker], now: Timestamp) -> Option<Stand
 
 fn begin(seen: &Observed, blocking: Vec<Blocker>, now: Timestamp) -> Step {
     let standing = &seen.standing;
-    let Some(request) = seen.wish.begin.as_ref().filter(|request| !standing.requests.contains(request)) else {
+    let emergency = seen.emergency().map(Emergency::request);
+    let is_emergency = emergency.is_some();
+    let begin = emergency.as_ref().or(seen.wish.begin.as_ref());
+    let Some(request) = begin.filter(|request| !standing.requests.contains(request)) else {
         return Step::Rest;
     };
-    if seen.wish.paused {
+    if seen.wish.paused && !is_emergency {
         return Step::Rest;
     }
-    // The bundle of the last change must be everywhere before the next one begins: two are trusted at a time, not three.
-    if let Some(wait) = wait(seen, blocking, now) {
+    // The bundle of the last change must be everywhere before the next one begins: two are trusted at a time, not three. In Stable
+    // everyone has stated it once, and an emergency waits for nobody to state it again.
+    if let Some(wait) = wait(seen, blocking, now).filter(|_| !is_emergency) {
         return wait;
     }
     // The lowest that was never announced: made by one that died before it announced it.

@@ -25,6 +25,8 @@ use crate::statements::{conclude, failed, listed, ready};
 
 /// The longest list of registered keys.
 pub const MAX_REGISTERED_KEYS: usize = 4;
+/// The most signing keys of one of them.
+const MAX_SIGNING_KEYS: usize = 256;
 
 /// The whole status after `plan` has been applied with the result `applied`, but for `processes`: those are the link's,
 /// written under field managers of its own, and a controller that repeated them would own them from then on. They are
@@ -117,9 +119,19 @@ fn registered_keys(
         spki_sha256: facts.authentication.spki_sha256.clone(),
         issue_number: facts.authentication.issue_number,
         not_after: Time(facts.authentication.not_after),
+        issuer_generation: Some(facts.authentication.generation),
+        signing_keys: facts.signing.iter().map(|signing| signing.leaf.spki_sha256.clone()).collect(),
     });
     let mut keys: BTreeMap<&str, &RegisteredKey> =
         standing.iter().filter(|key| key.not_after.0 > now).map(|key| (key.spki_sha256.as_str(), key)).collect();
+    let current = current.map(|mut current| {
+        // A member's key may be another one while the server's stays, and processes sign with the one before until their mount has it.
+        let before = keys.get(current.spki_sha256.as_str()).into_iter().flat_map(|known| &known.signing_keys);
+        let before: Vec<_> = before.filter(|key| !current.signing_keys.contains(key)).cloned().collect();
+        current.signing_keys.extend(before);
+        current.signing_keys.truncate(MAX_SIGNING_KEYS);
+        current
+    });
     if let Some(current) = &current {
         keys.insert(&current.spki_sha256, current);
     }

@@ -30,6 +30,8 @@ pub enum Act {
     Destroy,
     /// Certificates of a server are refused.
     Revoke,
+    /// An authority is compromised: of its certificates those alone are accepted that the operator has issued.
+    Taint,
 }
 
 impl fmt::Display for Act {
@@ -43,6 +45,7 @@ impl fmt::Display for Act {
             Self::Complete => "complete",
             Self::Destroy => "destroy",
             Self::Revoke => "revoke",
+            Self::Taint => "taint",
         })
     }
 }
@@ -96,6 +99,10 @@ pub fn records(
 ) -> Vec<Record> {
     let mut records: Vec<_> =
         step(before, after).into_iter().map(|(act, of)| record(anchor, after, act, of, now)).collect();
+    let tainted = |document: &InstanceConfiguration| document.emergency.map(|it| it.compromised_generation);
+    if let Some(compromised) = tainted(after).filter(|_| tainted(after) != tainted(before)) {
+        records.push(record(anchor, after, Act::Taint, authority(compromised), now));
+    }
     for entry in &after.servers {
         let same = |other: &&ServerEntry| {
             (&other.member_class, &other.member_code, &other.server_code)

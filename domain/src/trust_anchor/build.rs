@@ -18,6 +18,7 @@ use saatkond_wire::document::FORMAT;
 use saatkond_wire::identifier::{ClientId, MemberId};
 
 use super::authority::AuthorityState;
+use super::emergency;
 use super::observed::ObservedTrustAnchor;
 use crate::admission::{entry, holder, is_guarded, says_registered};
 use crate::duplicates::age;
@@ -116,6 +117,8 @@ pub fn registrations(seen: &ObservedTrustAnchor) -> Registrations {
             // Of this no pause keeps anything back, and no older spec takes anything back.
             let standing = standing.map_or(0, |standing| standing.lowest_issue_number);
             built.lowest_issue_number = standing.max(server.spec.lowest_issue_number());
+            // Of the emergency in which they were published.
+            built.issued_keys.clear();
             entries.push(built);
             registered.push(Arc::clone(server));
         }
@@ -183,6 +186,7 @@ fn server_entry(
         address: address(server),
         clients,
         lowest_issue_number: 0,
+        issued_keys: Vec::new(),
     }
 }
 
@@ -257,7 +261,7 @@ pub fn content(
     now: Timestamp,
 ) -> Option<InstanceConfiguration> {
     let (anchor, published) = (&*seen.anchor, seen.published.payload());
-    let Registrations { members, servers, registered: _ } = registrations(seen);
+    let Registrations { members, servers, registered } = registrations(seen);
     let global_groups = match published {
         Some(document) if is_paused(anchor) => document.global_groups.clone(),
         _ => global_groups(anchor),
@@ -271,7 +275,7 @@ pub fn content(
         return None;
     }
     let signed_at = whole_seconds(now);
-    Some(InstanceConfiguration {
+    let mut document = InstanceConfiguration {
         format: FORMAT,
         instance: anchor.spec.instance.to_string(),
         trust_anchor: anchor.name_any(),
@@ -282,11 +286,14 @@ pub fn content(
         bundle,
         signing_generation: authority.signing?,
         rotation: authority.standing.as_ref().and_then(|standing| entry_of(standing, published, signed_at)),
+        emergency: None,
         configuration_keys: keys.clone(),
         members,
         servers,
         global_groups,
-    })
+    };
+    emergency::publish(&mut document, seen, &registered);
+    Some(document)
 }
 
 /// What the document says of the rotation. One that never was is not spoken of, and a phase that goes on keeps its time.

@@ -26,7 +26,8 @@ pub(super) fn history(
     let mut add = |generation, certificate: String, until: Option<&Time>| {
         if !history.iter().any(|known| known.certificate == certificate) {
             let (trusted_since, trusted_until) = (now.clone(), until.cloned());
-            history.push(PastAuthority { generation, certificate, trusted_since, trusted_until });
+            let compromised_since = None;
+            history.push(PastAuthority { generation, certificate, trusted_since, trusted_until, compromised_since });
         }
     };
     for entry in &document.bundle {
@@ -45,6 +46,13 @@ pub(super) fn history(
             (false, None) => known.trusted_until = Some(now.clone()),
             _ => {}
         }
+    }
+    // What is known of it is not forgotten with the spec that said it.
+    let emergency = super::emergency::spec(&seen.anchor);
+    for known in
+        history.iter_mut().filter(|known| emergency.is_some_and(|it| it.compromised_generation == known.generation))
+    {
+        known.compromised_since = emergency.map(|it| it.compromised_since.clone());
     }
     history.sort_by_key(|past| past.generation);
     let over = history.len().saturating_sub(MAX_HISTORY);

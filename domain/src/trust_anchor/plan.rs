@@ -191,6 +191,7 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
     );
     // Whoever is excluded until then is waited for again.
+    deadlines.extend(seen.anchor.spec.emergency.iter().filter_map(|emergency| Some(emergency.drop_at.as_ref()?.0)));
     deadlines.extend(seen.anchor.spec.rotation.iter().flat_map(|it| &it.excluded).map(|excluded| excluded.until.0));
     deadlines.retain(|deadline| *deadline > now);
     plan.next_check = next_check(now, &uid, deadlines);
@@ -267,9 +268,11 @@ fn transition(seen: &ObservedTrustAnchor, authority: &AuthorityState, now: Times
     for record in audit::records(&seen.anchor, before, &publication.payload, now) {
         let (reason, action) = match record.act {
             Act::Revoke => (Reason::CertificatesRevoked, "Revoke"),
+            Act::Taint => (Reason::AuthorityCompromised, "Taint"),
             _ => (Reason::RotationAdvanced, "Rotate"),
         };
-        plan.events.push(PlannedEvent { warning: false, reason, action, note: record.to_string() });
+        let warning = record.act == Act::Taint;
+        plan.events.push(PlannedEvent { warning, reason, action, note: record.to_string() });
         plan.audit.push(record);
     }
 }

@@ -16,7 +16,7 @@ use crate::security_server::processes::{Excluded, counted, receipt};
 /// The longest list of revocations; the newest stay.
 const MAX_REVOCATIONS: usize = 100;
 /// The longest list of those who have not confirmed one.
-const MAX_WAITING: usize = 20;
+pub(super) const MAX_WAITING: usize = 20;
 
 /// What the status says of them. `standing` is what it said before: in which document a revocation was first seen, which no document
 /// tells.
@@ -69,7 +69,7 @@ pub(super) fn revocations(
 }
 
 /// How many processes there are, and those that have not stated this version or a later one.
-fn unconfirmed(
+pub(super) fn unconfirmed(
     seen: &ObservedTrustAnchor,
     servers: &[Arc<SecurityServer>],
     version: u64,

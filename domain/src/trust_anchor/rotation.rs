@@ -80,7 +80,8 @@ pub(super) fn observed(seen: &ObservedTrustAnchor, standing: Standing, now: Time
     });
     let wish = wish(seen, &standing, now);
     // Who has stated what is asked only where something waits for it: an anchor is looked at after every change of any member.
-    let begins = wish.begin.as_ref().is_some_and(|request| !standing.requests.contains(request));
+    let begins = wish.begin.as_ref().is_some_and(|request| !standing.requests.contains(request))
+        || wish.emergency.as_ref().is_some_and(|emergency| emergency.concerns(&standing));
     let quiet = standing.phase == Phase::Stable && !begins;
     let servers = if quiet { Vec::new() } else { registrations(seen).registered };
     Observed {
@@ -100,6 +101,7 @@ fn wish(seen: &ObservedTrustAnchor, standing: &Standing, now: Timestamp) -> Wish
         begin: due(seen, standing, now).filter(|due| due.at <= now).map(|due| due.request),
         cancel: cancelled.is_some() && standing.requests.last() == cancelled,
         paused: is_paused(&*seen.anchor),
+        emergency: super::emergency::declared(&seen.anchor, seen.published.payload()),
     }
 }
 
@@ -175,6 +177,10 @@ pub(super) fn turns(seen: &ObservedTrustAnchor, document: &InstanceConfiguration
     let Some(standing) = document.rotation.as_ref().and_then(|_| Standing::of(document)) else {
         return Turns::default();
     };
+    // What may be wrong with the next authority is known not to be as bad.
+    if document.emergency.is_some() {
+        return Turns::default();
+    }
     if !matches!(standing.phase, Phase::Switching { returning: false, .. }) {
         return Turns::default();
     }
@@ -210,7 +216,7 @@ pub(super) fn turns(seen: &ObservedTrustAnchor, document: &InstanceConfiguration
 #[must_use]
 pub fn has_turn(anchor: &TrustAnchor, document: &InstanceConfiguration, server: &ServerId) -> bool {
     let Some(entry) = &document.rotation else { return true };
-    if entry.phase != wire::RotationPhase::Switching || entry.returning {
+    if entry.phase != wire::RotationPhase::Switching || entry.returning || document.emergency.is_some() {
         return true;
     }
     let known = anchor.status.as_ref().and_then(|status| status.rotation.as_ref());

@@ -17,6 +17,7 @@ use saatkond_wire::configuration::InstanceConfiguration;
 use super::authority::{self, AuthorityState};
 use super::build::{bundle_hash, registrations};
 use super::calendar;
+use super::emergency;
 use super::history::history;
 use super::keys::{self, KeyState};
 use super::observed::{ObservedSigningKey, ObservedTrustAnchor};
@@ -87,6 +88,7 @@ pub fn status(
         });
         status.history = history(seen, document, &standing.history, now);
         let registrations = registrations(seen);
+        status.emergency = emergency::status(seen, document, &registrations, standing.emergency.as_ref(), now);
         status.revocations = revocations(seen, document, &registrations, &standing.revocations, now);
         let servers = registrations.registered;
         let (counts, blocking) = receipts(seen, document, &servers, &standing.blocking, &turns, now);

@@ -10,6 +10,7 @@
 #![allow(clippy::type_complexity, reason = "a row of a table is read once, where it stands")]
 
 mod children;
+mod emergency;
 mod fixtures;
 mod golden;
 mod member;

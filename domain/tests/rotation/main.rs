@@ -10,7 +10,8 @@ use model::{Limits, Model, Rule};
 use search::{Found, explore};
 
 /// One change; three processes come and go as they like.
-const ONE: Limits = Limits { processes: 3, changes: 1, cancels: 0, slow: false, restarts: false, sessions: false };
+const ONE: Limits =
+    Limits { processes: 3, changes: 1, cancels: 0, emergencies: 0, slow: false, restarts: false, sessions: false };
 
 /// The same with two, where three are for `make crash`: millions of states.
 fn two_or_three() -> Limits {
@@ -50,6 +51,11 @@ fn an_operator_that_writes_late() {
 #[test]
 fn a_change_that_is_cancelled_at_any_time() {
     holds("cancelled", Limits { cancels: 2, ..two_or_three() });
+}
+
+#[test]
+fn an_authority_that_is_compromised_at_any_time() {
+    holds("emergency", Limits { emergencies: 1, cancels: 1, ..two_or_three() });
 }
 
 #[test]

@@ -3,11 +3,14 @@
 //!
 //! Each process is a server of its own. Copies beside a process may be of any age, documents and leaves independently.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 
 use jiff::Timestamp;
-use saatkond_domain::rotation::{Held, Observed, Phase, Process, Receipt, Server, Standing, Step, Wish, next_step};
+use saatkond_domain::rotation::{
+    Emergency, Held, Observed, Phase, Process, Receipt, Server, Standing, Step, Wish, next_step,
+};
 
 use crate::trust::trusts;
 
@@ -20,6 +23,8 @@ pub struct Limits {
     pub changes: u8,
     /// Times that somebody asks for a change to be undone.
     pub cancels: u8,
+    /// Times that an authority that is trusted is declared to be compromised, at most one.
+    pub emergencies: u8,
     /// Whether an operator may write long after it has decided.
     pub slow: bool,
     /// Whether containers may restart in place.
@@ -150,6 +155,7 @@ pub enum Event {
     Ask,
     Cancel,
     CancelNoMore,
+    Declare(u64),
     Decide,
     Forget,
     Publish(Phase, u64),
@@ -178,6 +184,7 @@ impl fmt::Display for Event {
             Self::Ask => f.write_str("a change is asked for"),
             Self::Cancel => f.write_str("it is to be cancelled"),
             Self::CancelNoMore => f.write_str("it is not to be cancelled any more"),
+            Self::Declare(generation) => write!(f, "authority {generation} is compromised"),
             Self::Decide => f.write_str("an operator decides"),
             Self::Forget => f.write_str("it dies before it writes"),
             Self::Publish(phase, signing) => write!(f, "{phase:?} is published, {signing} issues"),
@@ -214,6 +221,7 @@ pub struct World {
     asked: u8,
     cancel: bool,
     cancels: u8,
+    compromised: Option<u64>,
     /// What an operator has decided when so many documents had been published, and may write at any later time.
     slow: Option<(usize, Rc<Standing>, Rc<Standing>)>,
     /// The generations of the leaves of the session between the two processes, where sessions are followed.
@@ -270,6 +278,7 @@ impl Model {
             asked: 0,
             cancel: false,
             cancels: self.limits.cancels,
+            compromised: None,
             slow: None,
             session: Generations::default(),
         }
@@ -277,6 +286,12 @@ impl Model {
 
     /// What must never be: a process that refuses another's leaf, or goes on trusting what has been retired.
     pub fn violation(world: &World) -> Option<String> {
+        if let (Phase::Stable, Some(compromised)) = (world.standing.phase, world.compromised)
+            && world.standing.requests.contains(&format!("emergency-{compromised}"))
+            && world.standing.signing == compromised
+        {
+            return Some(format!("authority {compromised} issues after the emergency that was about it"));
+        }
         let serving = || world.members.iter().filter(|member| member.serves());
         for (at, member) in serving().enumerate() {
             let bundle = world.document(member.document).bundle;
@@ -331,6 +346,11 @@ impl Model {
         if world.cancel {
             next.add(Event::CancelNoMore, |world| world.cancel = false);
         }
+        if self.limits.emergencies > 0 && world.compromised.is_none() {
+            for generation in world.standing.bundle() {
+                next.add(Event::Declare(generation), |world| world.compromised = Some(generation));
+            }
+        }
     }
 
     /// What an operator sees, as far as the broken rule lets it look.
@@ -361,6 +381,11 @@ impl Model {
                 begin: (world.asked > 0).then(|| world.asked.to_string()),
                 cancel: world.cancel,
                 paused: false,
+                emergency: world.compromised.map(|compromised| Emergency {
+                    compromised,
+                    servers: BTreeSet::new(),
+                    drop_at: None,
+                }),
             },
         }
     }

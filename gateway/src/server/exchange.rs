@@ -31,7 +31,7 @@ use crate::request::headers::{self, Line, RoadHeaders, names};
 use crate::request::rest_part::{AnswerPart, RequestPart};
 use crate::request::target;
 use crate::spool::{Bounds, Rewound, SpoolError};
-use crate::state::in_force::{InForce, LeafProblem, OwnService};
+use crate::state::in_force::{InForce, OwnService};
 
 /// Answers up to this length are sent as one while there is room; longer ones as they come.
 const WHOLE: usize = 64 << 10;
@@ -178,9 +178,10 @@ fn granted(
     let caller_server = in_force.peer(peer, &request.client, now).map_err(|problem| {
         context.metrics.peer_refused(problem.label());
         warn!(reason = problem.label(), client = %request.client, problem = %problem, "a peer's server was refused");
-        let cause = match problem {
-            LeafProblem::Chain(_) | LeafProblem::Revoked { .. } => Cause::ServiceFailedCertValidation,
-            _ => Cause::ServiceFailedSslAuthenticationFailed,
+        let cause = if problem.is_of_certificate() {
+            Cause::ServiceFailedCertValidation
+        } else {
+            Cause::ServiceFailedSslAuthenticationFailed
         };
         Failure::server(cause, problem.to_string())
     })?;

@@ -19,6 +19,7 @@ use saatkond_wire::identifier::{ClientId, MemberId, ServerId};
 use saatkond_wire::leaf_name::LeafName;
 
 use super::identity::{OwnIdentity, name_of};
+use super::issued::Issued;
 use crate::access::rights::{Groups, Rights};
 use crate::tls::Tls;
 
@@ -44,6 +45,8 @@ pub struct InForce {
     pub tls: Arc<Tls>,
     /// Why the identity cannot be used with these documents, if it cannot.
     pub identity_problem: Option<String>,
+    /// In an emergency: the leaves of the compromised authority that were really issued.
+    pub issued: Option<Arc<Issued>>,
     /// Global groups.
     pub global_groups: Groups,
     /// Key identifiers and generations of the bundle's authorities.
@@ -108,12 +111,28 @@ pub enum LeafProblem {
         /// Its number.
         issue: u64,
     },
+    /// The authority that it chains to is compromised, and the operator has not issued it.
+    #[error(
+        "the certificate {serial} was not issued by the operator, and its authority, generation {generation}, is compromised"
+    )]
+    NotIssued {
+        /// Its serial number.
+        serial: String,
+        /// Its authority.
+        generation: u64,
+    },
     /// Its server does not serve the client in question.
     #[error("the security server {0} does not serve {1}")]
     NotServing(Box<ServerId>, Box<ClientId>),
 }
 
 impl LeafProblem {
+    /// Whether it is the certificate that is not to be trusted, and not what it is used for.
+    #[must_use]
+    pub fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Chain(_) | Self::Revoked { .. } | Self::NotIssued { .. })
+    }
+
     /// The metric label.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -123,10 +142,14 @@ impl LeafProblem {
             Self::OtherUse => "other_use",
             Self::Unregistered(_) => "unregistered",
             Self::Revoked { .. } => "revoked",
+            Self::NotIssued { .. } => NOT_ISSUED,
             Self::NotServing(..) => "not_serving",
         }
     }
 }
+
+/// The metric label of a leaf that somebody has minted with the key of a compromised authority.
+pub const NOT_ISSUED: &str = "not_issued";
 
 /// The metric label of a refused chain.
 #[must_use]
@@ -155,6 +178,7 @@ impl InForce {
         bundle: Arc<Bundle>,
         tls: Arc<Tls>,
         identity_problem: Option<String>,
+        issued: Option<Arc<Issued>>,
     ) -> Self {
         let document = &instance.payload;
         let member_id = |class: &str, code: &str| MemberId {
@@ -214,6 +238,7 @@ impl InForce {
             servers,
             providers,
             own_clients,
+            issued,
             chains: Mutex::default(),
             batches: KnownBatches::default(),
         }
@@ -353,6 +378,11 @@ impl InForce {
         let name = name_of(&facts).ok_or(LeafProblem::NoName)?;
         if usage_of(&name) != usage {
             return Err(LeafProblem::OtherUse);
+        }
+        if let Some(issued) = &self.issued
+            && !issued.admits(der, intermediates, &facts, usage, now)
+        {
+            return Err(LeafProblem::NotIssued { serial: facts.serial, generation: issued.generation });
         }
         let chain = Arc::new(Chain { facts, name, verified_at: now });
         let mut chains = lock();

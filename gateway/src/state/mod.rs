@@ -3,6 +3,7 @@
 
 pub mod identity;
 pub mod in_force;
+pub mod issued;
 pub mod judge;
 pub mod saved;
 
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 use self::identity::OwnIdentity;
 use self::in_force::InForce;
+use self::issued::Issued;
 use self::judge::{Rejection, Verdict};
 use self::saved::{INSTANCE_FILE, SERVER_FILE, Saved};
 use crate::metrics::{Metrics, ReasonLabel};
@@ -274,11 +276,14 @@ impl State {
     ) -> Result<(), Rejection> {
         let before = self.current();
         let same_identity = before.as_ref().is_some_and(|before| Arc::ptr_eq(&before.identity, &entry.identity));
+        let issued = Issued::of(&instance.payload).map(Arc::new);
         let tls = match &before {
-            // The same leaf and the same authorities: connections and pools live on.
-            Some(before) if same_identity && *before.bundle == **bundle => before.tls.clone(),
+            // The same leaf, and the same peers are trusted: connections and pools live on.
+            Some(before) if same_identity && *before.bundle == **bundle && before.issued == issued => {
+                before.tls.clone()
+            }
             _ => {
-                let tls = Tls::new(&entry.identity, bundle, &instance.payload, &self.metrics);
+                let tls = Tls::new(&entry.identity, bundle, issued.as_ref(), &instance.payload, &self.metrics);
                 Arc::new(tls.map_err(Rejection::Tls)?)
             }
         };
@@ -289,7 +294,7 @@ impl State {
         self.saved.write(SERVER_FILE, &server.packed).map_err(Rejection::Save)?;
         let problem = unfit(&entry.identity, Some(bundle), now);
         let (instance, server, identity) = (instance.clone(), server.clone(), entry.identity.clone());
-        let new = Arc::new(InForce::new(instance, server, identity, bundle.clone(), tls, problem));
+        let new = Arc::new(InForce::new(instance, server, identity, bundle.clone(), tls, problem, issued));
         self.show(&new);
         self.in_force.store(Some(new));
         self.tell();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod connection;
+mod emergency;
 mod errors;
 mod headers;
 mod http_layer;

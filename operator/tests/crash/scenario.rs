@@ -28,10 +28,11 @@ pub enum Scenario {
     Change,
     Departure,
     Rotation,
+    Emergency,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 4] = [Self::SetUp, Self::Change, Self::Departure, Self::Rotation];
+    pub const ALL: [Self; 5] = [Self::SetUp, Self::Change, Self::Departure, Self::Rotation, Self::Emergency];
 
     pub fn letter(self) -> char {
         match self {
@@ -39,13 +40,19 @@ impl Scenario {
             Self::Change => 'c',
             Self::Departure => 'd',
             Self::Rotation => 'r',
+            Self::Emergency => 'e',
         }
     }
 
     /// Of a hundred plans, how many must be cut. How many writes a rotation has depends on which receipts fall together: the last
     /// of a long run do not always come.
     pub fn least(self) -> usize {
-        if self == Self::Rotation { 75 } else { 95 }
+        if self.is_rotation() { 75 } else { 95 }
+    }
+
+    /// Whether another authority takes over.
+    pub fn is_rotation(self) -> bool {
+        matches!(self, Self::Rotation | Self::Emergency)
     }
 
     /// Carries it out.
@@ -92,9 +99,15 @@ impl Scenario {
                     within(admin, name, &home).delete(object, &DeleteParams::default()).await.unwrap();
                 }
             }
-            Self::Rotation => {
+            Self::Rotation | Self::Emergency => {
                 gateway_pods(admin, &home, "ss1").await;
-                let asked = json!({"spec": {"rotation": {"requestID": "r1"}}});
+                let stolen = json!({
+                    "compromisedGeneration": 1, "compromisedSince": "2026-01-01T00:00:00Z", "reason": "stolen",
+                });
+                let asked = match self {
+                    Self::Emergency => json!({"spec": {"emergency": stolen}}),
+                    _ => json!({"spec": {"rotation": {"requestID": "r1"}}}),
+                };
                 let api = within(admin, "TrustAnchor", "");
                 api.patch(stem, &PatchParams::default(), &Patch::Merge(asked)).await.unwrap();
             }

@@ -121,7 +121,7 @@ impl Stage {
         } else {
             self.until_up(stem).await;
         }
-        if scenario == Scenario::Rotation {
+        if scenario.is_rotation() {
             support::until_authority(&self.admin, stem, 2).await;
         }
         self.until_settled(&life).await;
@@ -220,7 +220,7 @@ impl Stage {
                 return Err(format!("{key} holds fields of ours that are not applied: {}", value["managers"]));
             }
         }
-        if scenario == Scenario::Rotation {
+        if scenario.is_rotation() {
             let has = |generation: u64| reached.contains_key(&format!("Secret {SYSTEM}/STEM-ca-{generation}"));
             let issuer = &reached["SecurityServer STEM-home/ss1"]["status"]["leaf"]["issuerGeneration"];
             if has(1) || !has(2) || *issuer != json!(2) {

@@ -41,7 +41,8 @@ pub fn normal(value: &Value, stem: &str) -> Value {
         "reportedAt",
     ];
     /// Of these, that they are there is the same.
-    const STANDS: [&str; 4] = ["at", "certificate", "trustedSince", "trustedUntil"];
+    const STANDS: [&str; 7] =
+        ["at", "certificate", "compromisedSince", "refusedBy", "signingKeys", "trustedSince", "trustedUntil"];
     match value {
         Value::Object(fields) => fields
             .iter()

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use saatkond_api::v1alpha1::security_server::{CountedPod, SecurityServerStatus};
 use saatkond_api::v1alpha1::trust_anchor::{
-    AuthorityStatus, BlockingProcess, ReissuingWave, RotationPhase, RotationStatus, TrustAnchorStatus,
+    AuthorityStatus, BlockingProcess, EmergencyStatus, ReissuingWave, RotationPhase, RotationStatus, TrustAnchorStatus,
 };
 use saatkond_api::{Member, SecurityServer, TrustAnchor};
 use serde::Serialize;
@@ -55,6 +55,9 @@ pub struct AnchorReport {
     /// Certificates that are revoked and that not every process has confirmed to refuse.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub revocations: Vec<RevocationReport>,
+    /// What has come of an authority that is compromised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<EmergencyReport>,
     /// Until when messages go on if the operator stops now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serves_without_operator_until: Option<Timestamp>,
@@ -135,6 +138,24 @@ pub struct RevocationReport {
     pub waiting_for: Vec<String>,
     /// From when on the last of them must.
     pub refused_by: Timestamp,
+}
+
+/// An authority that is compromised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EmergencyReport {
+    /// Its number.
+    pub compromised_generation: u64,
+    /// Processes that have confirmed that they refuse what was not issued by Saatkond, of how many.
+    pub confirmed: String,
+    /// The first who have not.
+    pub waiting_for: Vec<String>,
+    /// From when on the last of them must.
+    pub refused_by: Timestamp,
+    /// Who would fail calls if it were dropped now, or does since it was.
+    pub uncovered_count: u32,
+    /// The first of them.
+    pub uncovered: Vec<String>,
 }
 
 /// Receipts for the published bundle.
@@ -322,6 +343,7 @@ fn anchor_report(
         next_change: status.and_then(|status| next_change(status.rotation.as_ref()?)),
         blocking: status.map(blocking).unwrap_or_default(),
         revocations: status.map(revocations).unwrap_or_default(),
+        emergency: status.and_then(|status| status.emergency.as_ref()).map(emergency),
         serves_without_operator_until: status
             .and_then(|status| status.serves_without_operator_until.as_ref())
             .map(|time| time.0),
@@ -375,6 +397,17 @@ fn revocations(status: &TrustAnchorStatus) -> Vec<RevocationReport> {
         refused_by: revocation.refused_by.0,
     })
     .collect()
+}
+
+fn emergency(emergency: &EmergencyStatus) -> EmergencyReport {
+    EmergencyReport {
+        compromised_generation: emergency.compromised_generation,
+        confirmed: emergency.confirmed.clone(),
+        waiting_for: emergency.waiting_for.clone(),
+        refused_by: emergency.refused_by.0,
+        uncovered_count: emergency.uncovered_count,
+        uncovered: emergency.uncovered.clone(),
+    }
 }
 
 fn processes(status: &SecurityServerStatus) -> Vec<ProcessReport> {
@@ -485,6 +518,11 @@ pub mod tests {
                 "blocking": [
                     {"namespace": "a", "name": "ss1", "podUid": "q", "reason": "Vanished", "since": "2026-01-01T01:00:00Z"},
                 ],
+                "emergency": {
+                    "compromisedGeneration": 1, "instanceVersion": 8, "confirmed": "1/2",
+                    "waitingFor": ["pod q of SecurityServer a/ss1"], "refusedBy": "2026-01-03T01:30:00Z",
+                    "uncoveredCount": 3, "uncovered": ["pod q of SecurityServer a/ss1 has not stated anything yet"],
+                },
                 "revocations": [
                     {
                         "namespace": "a", "name": "ss1", "upToIssueNumber": 4, "instanceVersion": 7, "confirmed": "1/2",

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use saatkond_api::v1alpha1::trust_anchor::{ReissuingWave, RotationPhase};
 
-use super::report::{AnchorReport, MemberReport, ProcessReport, Report, RotationReport, ServerReport, State};
+use super::report::{
+    AnchorReport, EmergencyReport, MemberReport, ProcessReport, Report, RotationReport, ServerReport, State,
+};
 
 /// The tree; times are told from `now`.
 pub fn render(report: &Report, now: Timestamp) -> String {
@@ -86,6 +88,9 @@ fn anchor_node(anchor: &AnchorReport, now: Timestamp) -> Node {
             revoked.waiting_for.join(", ")
         ));
     }
+    if let Some(emergency) = &anchor.emergency {
+        details.extend(emergency_lines(emergency, now));
+    }
     if let Some(until) = anchor.serves_without_operator_until {
         details.push(format!("messages go on without the operator until {until} ({})", from_now(until, now)));
     }
@@ -95,6 +100,25 @@ fn anchor_node(anchor: &AnchorReport, now: Timestamp) -> Node {
         details,
         children: anchor.members.iter().map(|member| member_node(member, now)).collect(),
     }
+}
+
+fn emergency_lines(emergency: &EmergencyReport, now: Timestamp) -> Vec<String> {
+    let EmergencyReport { compromised_generation, confirmed, waiting_for, refused_by, uncovered_count, uncovered } =
+        emergency;
+    let mut lines = vec![format!(
+        "✗ authority {compromised_generation} is compromised: {confirmed} refuse certificates under it that Saatkond has not issued"
+    )];
+    if !waiting_for.is_empty() {
+        lines.push(format!(
+            "  the last must refuse them {}; not yet: {}",
+            from_now(*refused_by, now),
+            waiting_for.join(", ")
+        ));
+    }
+    if *uncovered_count > 0 {
+        lines.push(format!("  {uncovered_count} would fail calls without it: {}", uncovered.join(", ")));
+    }
+    lines
 }
 
 fn rotation_line(rotation: &RotationReport, now: Timestamp) -> String {

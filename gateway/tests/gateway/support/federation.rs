@@ -112,6 +112,7 @@ impl Federation {
             bundle: vec![AuthorityEntry { generation: 1, certificate: authority.certificate().to_pem() }],
             signing_generation: 1,
             rotation: None,
+            emergency: None,
             configuration_keys: ConfigurationKeys {
                 current: ConfigurationKeyEntry { generation: 1, key: key.public() },
                 next: ConfigurationKeyEntry { generation: 2, key: next_key.public() },
@@ -149,6 +150,7 @@ impl Federation {
                 })
                 .collect(),
             lowest_issue_number: 0,
+            issued_keys: Vec::new(),
         });
         let mut members: Vec<_> = clients.iter().map(|client| client.member.clone()).chain([member(owner)]).collect();
         members.sort();

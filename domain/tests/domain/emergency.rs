@@ -1,0 +1,231 @@
+//! An authority whose key somebody else may have.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use saatkond_api::names::{PAUSED_VALUE, annotation};
+use saatkond_api::v1alpha1::trust_anchor::{Emergency, EmergencyStatus, ExcludedServer};
+use saatkond_domain::rotation::{Phase, Standing};
+use saatkond_domain::trust_anchor::audit::Act;
+use saatkond_wire::configuration::ServerEntry;
+
+use crate::fixtures::{START, at};
+use crate::world::{Crash, World, key};
+
+fn since() -> Timestamp {
+    at(START - 86_400)
+}
+
+fn declare(world: &mut World, compromised: u64, servers: &[usize], drop_at: Option<Timestamp>) {
+    let named = servers.iter().map(|index| key(&world.servers[*index]));
+    let compromised_servers = named.map(|(namespace, name)| ExcludedServer { namespace, name }).collect();
+    world.anchors[0].spec.emergency = Some(Emergency {
+        compromised_generation: compromised,
+        compromised_since: Time(since()),
+        compromised_servers,
+        drop_at: drop_at.map(Time),
+        reason: "a backup was stolen".into(),
+    });
+}
+
+fn standing(world: &World) -> Standing {
+    Standing::of(world.document()).unwrap()
+}
+
+fn told(world: &World) -> Option<EmergencyStatus> {
+    world.anchors[0].status.as_ref().unwrap().emergency.clone()
+}
+
+/// Rounds until the phase is published, with what happens in each of them.
+fn until(world: &mut World, reached: impl Fn(&Phase) -> bool) {
+    for _ in 0..30 {
+        if reached(&standing(world).phase) {
+            return;
+        }
+        world.round().unwrap();
+    }
+    panic!("{:?}", standing(world));
+}
+
+/// The keys that a server really has, as its Secret holds them.
+fn keys_of(world: &World, index: usize) -> BTreeSet<String> {
+    let facts = world.identities[&key(&world.servers[index])].facts().unwrap().clone();
+    let signing = facts.signing.into_iter().map(|it| it.leaf.spki_sha256);
+    signing.chain([facts.authentication.spki_sha256]).collect()
+}
+
+/// The published entry of a server.
+fn entry(world: &World, index: usize) -> &ServerEntry {
+    let (namespace, code) = (world.servers[index].namespace(), world.servers[index].spec.server_code.to_string());
+    let owner = world.members.iter().find(|it| it.namespace() == namespace).unwrap();
+    let mut servers = world.document().servers.iter();
+    servers.find(|it| it.server_code == code && it.member_code == *owner.spec.member_code).unwrap()
+}
+
+#[test]
+fn the_leaves_that_were_issued_are_named_at_once_and_another_authority_takes_its_place() {
+    for is_paused in [false, true] {
+        let mut world = World::steady();
+        let before = [0, 1].map(|index| keys_of(&world, index));
+        if is_paused {
+            world.anchors[0].annotations_mut().insert(annotation::PAUSED.to_owned(), PAUSED_VALUE.to_owned());
+        }
+        assert_eq!((world.document().emergency, told(&world)), (None, None));
+        // No request, and no window that is open: nothing of that is waited for.
+        declare(&mut world, 1, &[], None);
+        until(&mut world, |phase| matches!(phase, Phase::Announcing { next: 2 }));
+        assert_eq!(world.document().emergency.unwrap().compromised_generation, 1);
+        for (index, keys) in before.iter().enumerate() {
+            assert!(keys.len() > 1, "{keys:?}");
+            assert_eq!(entry(&world, index).issued_keys, keys.iter().cloned().collect::<Vec<_>>());
+        }
+        assert_eq!(told(&world).unwrap().compromised_generation, 1);
+        // New ones of the next authority are not named: another vouches for them.
+        until(&mut world, |phase| matches!(phase, Phase::Retiring { .. }));
+        assert_eq!(world.document().emergency, None, "it is trusted for nothing any more");
+        assert!((0..2).all(|index| entry(&world, index).issued_keys.is_empty()));
+        world.settle();
+        assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
+        assert_eq!(standing(&world).requests, ["emergency-1"]);
+        assert_eq!((told(&world), world.authorities.contains_key(&1)), (None, false));
+        let acts: Vec<_> = world.on_record.iter().map(|it| it.act).collect();
+        assert!(acts.contains(&Act::Taint) && acts.contains(&Act::Destroy), "{acts:?}");
+        // For whoever looks at evidence later, also when the spec says nothing of it any more.
+        world.anchors[0].spec.emergency = None;
+        world.settle();
+        let history = &world.anchors[0].status.as_ref().unwrap().history;
+        let known: Vec<_> =
+            history.iter().map(|it| (it.generation, it.compromised_since.as_ref().map(|at| at.0))).collect();
+        assert_eq!(known, [(1, Some(since())), (2, None)]);
+    }
+}
+
+#[test]
+fn all_servers_are_reissued_at_once_and_not_in_waves() {
+    let mut world = World::steady();
+    declare(&mut world, 1, &[], None);
+    // Nobody states anything from here on, and no wave ends.
+    until(&mut world, |phase| matches!(phase, Phase::Switching { .. }));
+    for silent in [0, 1] {
+        world.silent = Some(silent);
+        world.round().unwrap();
+    }
+    for index in 0..2 {
+        let facts = world.identities[&key(&world.servers[index])].facts().unwrap();
+        assert_eq!(facts.authentication.generation, 2, "server {index}");
+    }
+    assert_eq!(world.anchors[0].status.as_ref().unwrap().rotation.as_ref().unwrap().reissuing, None);
+}
+
+#[test]
+fn a_compromised_server_is_refused_at_once_and_nobody_waits_for_it() {
+    let mut world = World::steady();
+    world.silent = Some(1);
+    declare(&mut world, 1, &[1], None);
+    until(&mut world, |phase| matches!(phase, Phase::Announcing { .. }));
+    assert!(entry(&world, 1).issued_keys.is_empty() && !entry(&world, 0).issued_keys.is_empty());
+    let told = told(&world).unwrap();
+    let (namespace, name) = key(&world.servers[1]);
+    assert!(told.uncovered[0].starts_with(&format!("SecurityServer {namespace}/{name} is named")), "{told:?}");
+    world.settle();
+    assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
+}
+
+#[test]
+fn whoever_is_not_ready_is_waited_for_until_the_time_that_a_person_has_set_and_is_named_before() {
+    let drop_at = at(START + 7200);
+    let mut world = World::steady();
+    world.silent = Some(1);
+    declare(&mut world, 1, &[], Some(drop_at));
+    world.settle();
+    assert!(matches!(standing(&world).phase, Phase::Announcing { .. }), "{:?}", standing(&world));
+    let named = told(&world).unwrap();
+    let (namespace, name) = key(&world.servers[1]);
+    assert_eq!((named.uncovered_count, named.uncovered.len()), (2, 2));
+    let of_silent = |who: &String| who.contains(&format!("SecurityServer {namespace}/{name} "));
+    assert!(named.uncovered.iter().all(of_silent), "{named:?}");
+    assert_eq!((named.waiting_for.len(), &*named.confirmed), (2, "2/4"));
+    world.now = drop_at - jiff::SignedDuration::from_secs(1);
+    world.settle();
+    assert!(matches!(standing(&world).phase, Phase::Announcing { .. }), "a second before");
+    world.now = drop_at;
+    world.settle();
+    assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
+}
+
+#[test]
+fn a_change_to_the_compromised_authority_is_taken_back_wherever_it_is() {
+    type Reached = fn(&Phase) -> bool;
+    let phases: [(&str, Reached); 3] = [
+        ("announced", |phase| matches!(phase, Phase::Announcing { .. })),
+        ("switching", |phase| matches!(phase, Phase::Switching { .. })),
+        ("retiring", |phase| matches!(phase, Phase::Retiring { .. })),
+    ];
+    for (name, reached) in phases {
+        let mut world = World::steady();
+        let rotation = world.anchors[0].spec.rotation.get_or_insert_default();
+        rotation.request_id = Some("annual".into());
+        until(&mut world, reached);
+        declare(&mut world, 2, &[], None);
+        world.settle();
+        assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 1), "{name}");
+        assert_eq!(world.unready(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn no_change_goes_back_to_the_compromised_authority() {
+    let phases: [fn(&Phase) -> bool; 2] =
+        [|phase| matches!(phase, Phase::Announcing { .. }), |phase| matches!(phase, Phase::Switching { .. })];
+    for reached in phases {
+        let mut world = World::steady();
+        let rotation = world.anchors[0].spec.rotation.get_or_insert_default();
+        rotation.request_id = Some("annual".into());
+        until(&mut world, reached);
+        declare(&mut world, 1, &[], None);
+        world.anchors[0].spec.rotation.get_or_insert_default().cancel = Some("annual".into());
+        world.settle();
+        assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
+        assert_eq!(standing(&world).requests, ["annual"], "the change that is under way is the one");
+    }
+}
+
+#[test]
+fn what_is_compromised_stays_so_while_it_is_trusted_and_a_number_that_nobody_has_is_nothing() {
+    let mut world = World::steady();
+    declare(&mut world, 1, &[], None);
+    world.silent = Some(1);
+    world.settle();
+    world.anchors[0].spec.emergency = None;
+    world.settle();
+    assert_eq!(world.document().emergency.unwrap().compromised_generation, 1);
+    assert!(!entry(&world, 0).issued_keys.is_empty());
+    let mut world = World::steady();
+    let before = world.document().clone();
+    declare(&mut world, 9, &[], None);
+    world.settle();
+    assert_eq!((world.document(), told(&world)), (&before, None));
+}
+
+#[test]
+fn a_crash_at_any_write_of_an_emergency_changes_nothing_in_the_end() {
+    let run = |crash: Option<Crash>| {
+        let mut world = World::steady();
+        world.twice = false;
+        declare(&mut world, 1, &[], None);
+        world.crash = crash;
+        world.settle();
+        world
+    };
+    let writes = run(None).log.len();
+    for write in 0..writes {
+        for crash in [Crash::Before(write), Crash::After(write)] {
+            let world = run(Some(crash));
+            assert_eq!(world.crash, None, "the walk must come to {crash:?}");
+            assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2), "{crash:?}");
+            assert_eq!(world.unready(), Vec::<String>::new(), "{crash:?}");
+        }
+    }
+}
