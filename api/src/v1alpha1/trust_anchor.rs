@@ -164,8 +164,8 @@ pub struct Emergency {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub compromised_servers: Vec<ExcludedServer>,
-    /// When the authority is dropped even if somebody is not ready for it: whoever still uses it fails calls from then on.
-    /// `status.emergency.uncovered` names who that would be. Unset: everybody is waited for but the compromised servers, and the
+    /// When the authority is dropped even if somebody is not ready for it: whoever still uses it fails calls from then on. The next one issues ten
+    /// minutes before it at the latest. `status.emergency.uncovered` names who that would be. Unset: everybody is waited for but the compromised servers, and the
     /// certificates that Saatkond has issued go on being accepted meanwhile. RFC 3339. Example: `2027-03-01T12:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_at: Option<Time>,

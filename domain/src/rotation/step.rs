@@ -65,15 +65,32 @@ pub struct Emergency {
     pub compromised: u64,
     /// Namespace and name of the servers whose keys are compromised as well: nobody waits for them.
     pub servers: BTreeSet<(String, String)>,
-    /// From when on nobody is waited for.
+    /// When it is to be dropped.
     pub drop_at: Option<Timestamp>,
 }
 
+/// How long before an authority is to be dropped the next one issues at the latest: kubelets take a minute to refresh a mounted Secret, and
+/// one who is not ready must not take all others along.
+const LEAD: SignedDuration = SignedDuration::from_mins(10);
+/// How long an announcement lasts at least before somebody is passed over: processes that are well state it within seconds.
+const ANNOUNCED: SignedDuration = SignedDuration::from_secs(60);
+/// How long certificates are issued anew at least before the old authority is dropped.
+const REISSUED: SignedDuration = SignedDuration::from_mins(2);
+
 impl Emergency {
     /// The change to another authority that it calls for.
-    #[must_use]
-    pub fn request(&self) -> String {
-        format!("emergency-{}", self.compromised)
+    fn request(standing: &Standing) -> String {
+        format!("emergency-{}", standing.highest + 1)
+    }
+
+    /// From when on the phase that is published since then waits for nobody.
+    fn patience(&self, phase: Phase, since: Timestamp) -> Option<Timestamp> {
+        let drop_at = self.drop_at?;
+        Some(match phase {
+            Phase::Announcing { .. } => later(drop_at, SignedDuration::ZERO - LEAD).max(later(since, ANNOUNCED)),
+            Phase::Switching { .. } => drop_at.max(later(since, REISSUED)),
+            Phase::Stable | Phase::Retiring { .. } | Phase::RollingBack { .. } => drop_at,
+        })
     }
 
     /// Whether the compromised authority is of concern to what is published: it is trusted, or its end is not stated by all.
@@ -166,7 +183,7 @@ impl Observed {
 fn waited_for(seen: &Observed, now: Timestamp) -> Vec<Blocker> {
     let mut blocking = blockers(&seen.standing, seen.sequence, &seen.servers);
     if let Some(emergency) = seen.emergency() {
-        let is_over = emergency.drop_at.is_some_and(|drop_at| drop_at <= now);
+        let is_over = emergency.patience(seen.standing.phase, seen.since).is_some_and(|until| until <= now);
         blocking.retain(|blocker| !is_over && !emergency.servers.contains(&blocker.server));
     }
     blocking
@@ -199,7 +216,7 @@ fn undone(seen: &Observed, blocking: &[Blocker], now: Timestamp) -> Option<Stand
 
 fn begin(seen: &Observed, blocking: Vec<Blocker>, now: Timestamp) -> Step {
     let standing = &seen.standing;
-    let emergency = seen.emergency().map(Emergency::request);
+    let emergency = seen.emergency().map(|_| Emergency::request(standing));
     let is_emergency = emergency.is_some();
     let begin = emergency.as_ref().or(seen.wish.begin.as_ref());
     let Some(request) = begin.filter(|request| !standing.requests.contains(request)) else {
@@ -226,8 +243,10 @@ fn begin(seen: &Observed, blocking: Vec<Blocker>, now: Timestamp) -> Step {
 }
 
 fn wait(seen: &Observed, on: Vec<Blocker>, now: Timestamp) -> Option<Step> {
-    let until = nobody_until(seen, now);
-    (!on.is_empty() || until.is_some()).then_some(Step::Wait { on, until })
+    let nobody = nobody_until(seen, now);
+    let patience = seen.emergency().and_then(|emergency| emergency.patience(seen.standing.phase, seen.since));
+    let until = nobody.or(patience.filter(|until| *until > now));
+    (!on.is_empty() || nobody.is_some()).then_some(Step::Wait { on, until })
 }
 
 /// Until when the phase lasts because no process counts.

@@ -191,7 +191,6 @@ pub fn plan(seen: &ObservedTrustAnchor, now: Timestamp) -> TrustAnchorPlan {
         authority.bundle.values().map(|certificate| later(certificate.not_after(), SignedDuration::from_secs(1))),
     );
     // Whoever is excluded until then is waited for again.
-    deadlines.extend(seen.anchor.spec.emergency.iter().filter_map(|emergency| Some(emergency.drop_at.as_ref()?.0)));
     deadlines.extend(seen.anchor.spec.rotation.iter().flat_map(|it| &it.excluded).map(|excluded| excluded.until.0));
     deadlines.retain(|deadline| *deadline > now);
     plan.next_check = next_check(now, &uid, deadlines);

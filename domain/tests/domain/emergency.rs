@@ -88,7 +88,7 @@ fn the_leaves_that_were_issued_are_named_at_once_and_another_authority_takes_its
         assert!((0..2).all(|index| entry(&world, index).issued_keys.is_empty()));
         world.settle();
         assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
-        assert_eq!(standing(&world).requests, ["emergency-1"]);
+        assert_eq!(standing(&world).requests, ["emergency-2"]);
         assert_eq!((told(&world), world.authorities.contains_key(&1)), (None, false));
         let acts: Vec<_> = world.on_record.iter().map(|it| it.act).collect();
         assert!(acts.contains(&Act::Taint) && acts.contains(&Act::Destroy), "{acts:?}");
@@ -147,12 +147,32 @@ fn whoever_is_not_ready_is_waited_for_until_the_time_that_a_person_has_set_and_i
     let of_silent = |who: &String| who.contains(&format!("SecurityServer {namespace}/{name} "));
     assert!(named.uncovered.iter().all(of_silent), "{named:?}");
     assert_eq!((named.waiting_for.len(), &*named.confirmed), (2, "2/4"));
-    world.now = drop_at - jiff::SignedDuration::from_secs(1);
-    world.settle();
-    assert!(matches!(standing(&world).phase, Phase::Announcing { .. }), "a second before");
-    world.now = drop_at;
-    world.settle();
-    assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
+    // One who is not ready is passed over early enough for all others to get their certificates before.
+    let minutes = jiff::SignedDuration::from_mins;
+    for (before_the_end, phase) in [
+        (minutes(10) + jiff::SignedDuration::from_secs(1), "Announcing"),
+        (minutes(10), "Switching"),
+        (jiff::SignedDuration::from_secs(1), "Switching"),
+        (minutes(0), "Stable"),
+    ] {
+        world.now = drop_at - before_the_end;
+        world.settle();
+        assert_eq!(standing(&world).phase.to_string(), phase, "{before_the_end:?} before");
+    }
+    assert_eq!(standing(&world).signing, 2);
+}
+
+#[test]
+fn a_time_to_drop_that_is_over_leaves_time_to_trust_and_to_reissue() {
+    let mut world = World::steady();
+    declare(&mut world, 1, &[], Some(at(START - 1)));
+    world.silent = Some(1);
+    until(&mut world, |phase| matches!(phase, Phase::Announcing { .. }));
+    for (seconds, phase) in [(59, "Announcing"), (1, "Switching"), (119, "Switching"), (1, "Stable")] {
+        world.later(seconds);
+        world.settle();
+        assert_eq!(standing(&world).phase.to_string(), phase, "{seconds} s later");
+    }
 }
 
 #[test]
@@ -190,6 +210,20 @@ fn no_change_goes_back_to_the_compromised_authority() {
         assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
         assert_eq!(standing(&world).requests, ["annual"], "the change that is under way is the one");
     }
+}
+
+#[test]
+fn the_next_authority_may_be_compromised_as_well_and_another_one_follows() {
+    let mut world = World::steady();
+    declare(&mut world, 1, &[], None);
+    until(&mut world, |phase| matches!(phase, Phase::Announcing { next: 2 }));
+    declare(&mut world, 2, &[], None);
+    world.settle();
+    assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 1));
+    declare(&mut world, 1, &[], None);
+    world.settle();
+    assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 3));
+    assert_eq!(standing(&world).requests, ["emergency-2", "emergency-3"]);
 }
 
 #[test]

@@ -286,12 +286,6 @@ impl Model {
 
     /// What must never be: a process that refuses another's leaf, or goes on trusting what has been retired.
     pub fn violation(world: &World) -> Option<String> {
-        if let (Phase::Stable, Some(compromised)) = (world.standing.phase, world.compromised)
-            && world.standing.requests.contains(&format!("emergency-{compromised}"))
-            && world.standing.signing == compromised
-        {
-            return Some(format!("authority {compromised} issues after the emergency that was about it"));
-        }
         let serving = || world.members.iter().filter(|member| member.serves());
         for (at, member) in serving().enumerate() {
             let bundle = world.document(member.document).bundle;

@@ -29,13 +29,15 @@ fn keys_of(site: &Site) -> Vec<String> {
     all.map(|certificate| key_of_pem(certificate.as_str().unwrap())).collect()
 }
 
-async fn declare(pair: &mut Pair, compromised: u64, others: Vec<AuthorityEntry>, also_of_ss2: Vec<String>) {
+/// `also` are further keys of the first and of the second server.
+async fn declare(pair: &mut Pair, compromised: u64, others: Vec<AuthorityEntry>, also: [Vec<String>; 2]) {
     let instance = &mut pair.federation.instance;
     instance.emergency = Some(EmergencyEntry { compromised_generation: compromised });
     instance.bundle_sequence += u64::from(!others.is_empty());
     instance.bundle.extend(others);
-    instance.servers[0].issued_keys = keys_of(&pair.ss1);
-    instance.servers[1].issued_keys = [keys_of(&pair.ss2), also_of_ss2].concat();
+    let [of_ss1, of_ss2] = also;
+    instance.servers[0].issued_keys = [keys_of(&pair.ss1), of_ss1].concat();
+    instance.servers[1].issued_keys = [keys_of(&pair.ss2), of_ss2].concat();
     pair.publish();
     let version = pair.federation.instance.version;
     let knows = |site: &Site| site.gateway.as_ref().unwrap().context.state.at_hand().0 == version;
@@ -63,7 +65,8 @@ async fn a_minted_leaf_is_refused_at_once_also_in_an_open_session_and_every_othe
         assert!(is_good(&session.exchange(by_minted.clone()).await.unwrap()), "as long as nobody knows");
     }
     let known = vec![key_of(&issued), issued_signer.facts().spki_sha256.to_string()];
-    declare(&mut pair, 1, Vec::new(), known).await;
+    let strayed = authentication(&pair.federation.authority, &ss2);
+    declare(&mut pair, 1, Vec::new(), [vec![key_of(&strayed)], known]).await;
 
     // The session is told to end where the leaf is no longer trusted; what it still asks is refused.
     if let Ok(answer) = open.exchange(by_issued.clone()).await {
@@ -76,9 +79,7 @@ async fn a_minted_leaf_is_refused_at_once_also_in_an_open_session_and_every_othe
     };
     assert!(refused(&minted).await, "a new session");
     assert!(pair.ss1.metrics().contains("peers_refused_total{reason=\"not_issued\"}"), "{}", pair.ss1.metrics());
-    // A key that was issued to another server is none of this one's.
-    let of_other = ServerId { owner: member("100"), server_code: "SS1".into() };
-    assert!(refused(&(authentication(&pair.federation.authority, &of_other))).await);
+    assert!(refused(&strayed).await, "a key that was issued to another server is none of this one's");
 
     let mut good = Client::connect(address, Some(&issued)).await.unwrap();
     assert!(is_good(&good.exchange(by_issued.clone()).await.unwrap()));
@@ -94,7 +95,7 @@ async fn leaves_of_another_authority_need_not_be_listed_and_a_minted_one_cannot_
     let ss2 = ServerId { owner: member("200"), server_code: "SS2".into() };
     let next = authority(2);
     let entry = AuthorityEntry { generation: 2, certificate: next.certificate().to_pem() };
-    declare(&mut pair, 1, vec![entry], Vec::new()).await;
+    declare(&mut pair, 1, vec![entry], [Vec::new(), Vec::new()]).await;
     let (leaf, signer) = (authentication(&next, &ss2), signing(&next, &member("200"), &ss2));
     let message = signed(&rest("GET", PETS, &consumer()), b"", &signer);
     let mut client = Client::connect(pair.ss1.server_address, Some(&leaf)).await.unwrap();

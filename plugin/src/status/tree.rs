@@ -115,8 +115,8 @@ fn emergency_lines(emergency: &EmergencyReport, now: Timestamp) -> Vec<String> {
             waiting_for.join(", ")
         ));
     }
-    if *uncovered_count > 0 {
-        lines.push(format!("  {uncovered_count} would fail calls without it: {}", uncovered.join(", ")));
+    if let Some(first) = uncovered.first() {
+        lines.push(format!("  {uncovered_count} would fail calls without it, the first: {first}"));
     }
     lines
 }
@@ -238,6 +238,9 @@ TrustAnchor ee (EE): Ready
 │   Switching since 1m ago: certificates are issued anew in the place of those of authority 1, at one server first; 1/2 processes have stated it
 │   ✗ pod q of SecurityServer a/ss1 Vanished since 30m ago
 │   ✗ certificates of SecurityServer a/ss1 up to number 4 are revoked, 1/2 have confirmed, the last must refuse them in 2d0h; not yet: pod q of SecurityServer a/ss1
+│   ✗ authority 1 is compromised: 1/2 refuse certificates under it that Saatkond has not issued
+│     the last must refuse them in 2d0h; not yet: pod q of SecurityServer a/ss1
+│     3 would fail calls without it, the first: pod q of SecurityServer a/ss1 has not stated anything yet
 │   messages go on without the operator until 2026-01-04T00:00:00Z (in 2d22h)
 ├─ Member a/m GOV/7: Ready
 │  └─ SecurityServer ss1: Ready, 1/2 replicas, certificate renewed in 8d22h, ends in 14d22h
