@@ -34,7 +34,7 @@ pub struct InstanceConfiguration {
     /// How far a change of the authority is; absent where there never was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationEntry>,
-    /// Set while an authority of the bundle is compromised.
+    /// Set while authorities of the bundle are compromised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emergency: Option<EmergencyEntry>,
     /// Who may sign the next documents.
@@ -62,13 +62,13 @@ pub struct AuthorityEntry {
     pub certificate: String,
 }
 
-/// An authority whose key somebody else may have, and that is still trusted for the leaves that the operator has issued with it and for no
+/// Authorities whose keys somebody else may have, and that are still trusted for the leaves that the operator has issued with them and for no
 /// other ones: the entry of each server names the keys of its leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EmergencyEntry {
-    /// Its generation.
-    pub compromised_generation: u64,
+    /// Their generations, ascending.
+    pub compromised_generations: Vec<u64>,
 }
 
 /// How far the change from one authority to the next is. It stands in the document so that phase, bundle and who signs are one
@@ -174,8 +174,8 @@ pub struct ServerEntry {
     /// The lowest issue number with which a leaf of this server is accepted, for TLS and for signatures: those below are revoked.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lowest_issue_number: u64,
-    /// In an emergency: SHA-256 of the SubjectPublicKeyInfo, in lower-case hex and ascending, of each leaf that the compromised authority has
-    /// issued to this server. Its other leaves under that authority are minted by somebody else, and are refused.
+    /// In an emergency: SHA-256 of the SubjectPublicKeyInfo, in lower-case hex and ascending, of each leaf that a compromised authority has
+    /// issued to this server. Its other leaves under such an authority are minted by somebody else, and are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issued_keys: Vec<String>,
 }

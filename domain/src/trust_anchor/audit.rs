@@ -99,10 +99,12 @@ pub fn records(
 ) -> Vec<Record> {
     let mut records: Vec<_> =
         step(before, after).into_iter().map(|(act, of)| record(anchor, after, act, of, now)).collect();
-    let tainted = |document: &InstanceConfiguration| document.emergency.map(|it| it.compromised_generation);
-    if let Some(compromised) = tainted(after).filter(|_| tainted(after) != tainted(before)) {
-        records.push(record(anchor, after, Act::Taint, authority(compromised), now));
-    }
+    let tainted = |document: &InstanceConfiguration| {
+        document.emergency.as_ref().map(|it| it.compromised_generations.clone()).unwrap_or_default()
+    };
+    let before_it = tainted(before);
+    let new = tainted(after).into_iter().filter(|generation| !before_it.contains(generation));
+    records.extend(new.map(|generation| record(anchor, after, Act::Taint, authority(generation), now)));
     for entry in &after.servers {
         let same = |other: &&ServerEntry| {
             (&other.member_class, &other.member_code, &other.server_code)

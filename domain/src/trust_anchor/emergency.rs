@@ -24,30 +24,49 @@ pub(super) fn spec(anchor: &TrustAnchor) -> Option<&Spec> {
     anchor.spec.emergency.as_ref().filter(|_| is_managed)
 }
 
-/// What is declared. A person who takes it out of the spec before its end takes back whom not to wait for and until when; that the authority is
-/// compromised is not taken back while it is trusted: what somebody has minted would be accepted again.
-pub(super) fn declared(anchor: &TrustAnchor, document: Option<&InstanceConfiguration>) -> Option<Emergency> {
-    if let Some(spec) = spec(anchor) {
-        return Some(Emergency {
-            compromised: spec.compromised_generation,
-            servers: spec.compromised_servers.iter().map(|it| (it.namespace.clone(), it.name.clone())).collect(),
-            drop_at: spec.drop_at.as_ref().map(|at| at.0),
-        });
-    }
-    let published = document.and_then(|document| document.emergency)?;
-    Some(Emergency { compromised: published.compromised_generation, servers: BTreeSet::new(), drop_at: None })
+/// The generations that a document says to be compromised and that it trusts.
+fn published(document: &InstanceConfiguration) -> impl Iterator<Item = u64> {
+    let all = document.emergency.iter().flat_map(|it| &it.compromised_generations).copied();
+    all.filter(|generation| trusts(document, *generation))
 }
 
-/// Puts it into a document that is to be published, with the keys that the compromised authority really has issued certificates for.
+fn trusts(document: &InstanceConfiguration, generation: u64) -> bool {
+    document.bundle.iter().any(|entry| entry.generation == generation)
+}
+
+/// What is declared, or was. A person who takes it out of the spec before its end, or names another authority, takes back whom not to wait for and
+/// until when; that an authority is compromised is not taken back while it is trusted: what somebody has minted would be accepted again.
+pub(super) fn declared(anchor: &TrustAnchor, document: Option<&InstanceConfiguration>) -> Option<Emergency> {
+    let known = document.and_then(|document| published(document).max());
+    let is_trusted = |generation| document.is_some_and(|document| trusts(document, generation));
+    match (spec(anchor), known) {
+        (Some(spec), known) if known.is_none() || is_trusted(spec.compromised_generation) => Some(Emergency {
+            compromised: spec.compromised_generation,
+            servers: compromised_servers(anchor),
+            drop_at: spec.drop_at.as_ref().map(|at| at.0),
+        }),
+        (_, known) => Some(Emergency { compromised: known?, servers: BTreeSet::new(), drop_at: None }),
+    }
+}
+
+fn compromised_servers(anchor: &TrustAnchor) -> BTreeSet<(String, String)> {
+    let named = spec(anchor).into_iter().flat_map(|spec| &spec.compromised_servers);
+    named.map(|it| (it.namespace.clone(), it.name.clone())).collect()
+}
+
+/// Puts it into a document that is to be published, with the keys that compromised authorities really have issued certificates for.
 pub(super) fn publish(
     document: &mut InstanceConfiguration,
     seen: &ObservedTrustAnchor,
     registered: &[impl AsRef<SecurityServer>],
 ) {
-    let declared = declared(&seen.anchor, seen.published.payload());
-    let is_trusted = |it: &Emergency| document.bundle.iter().any(|entry| entry.generation == it.compromised);
-    let Some(Emergency { compromised, servers, drop_at: _ }) = declared.filter(is_trusted) else { return };
-    document.emergency = Some(EmergencyEntry { compromised_generation: compromised });
+    let spec = spec(&seen.anchor).map(|spec| spec.compromised_generation);
+    let known = seen.published.payload().into_iter().flat_map(published);
+    let compromised: BTreeSet<_> = known.chain(spec).filter(|generation| trusts(document, *generation)).collect();
+    if compromised.is_empty() {
+        return;
+    }
+    let servers = compromised_servers(&seen.anchor);
     for (entry, server) in document.servers.iter_mut().zip(registered) {
         let server = server.as_ref();
         let place = (server.namespace().unwrap_or_default(), server.name_any());
@@ -56,12 +75,13 @@ pub(super) fn publish(
             continue;
         }
         let keys = server.status.iter().flat_map(|status| &status.registered_keys);
-        // One that was registered before issuers were noted may be of the compromised one.
-        let keys = keys.filter(|key| key.issuer_generation.is_none_or(|issuer| issuer == compromised));
+        // One that was registered before issuers were noted may be of a compromised one.
+        let keys = keys.filter(|key| key.issuer_generation.is_none_or(|issuer| compromised.contains(&issuer)));
         let keys: BTreeSet<_> =
             keys.flat_map(|key| [&key.spki_sha256].into_iter().chain(&key.signing_keys)).cloned().collect();
         entry.issued_keys = keys.into_iter().collect();
     }
+    document.emergency = Some(EmergencyEntry { compromised_generations: compromised.into_iter().collect() });
 }
 
 /// What the status says. `standing` is what it said before: in which document the emergency was first seen, which no document tells.
@@ -76,8 +96,8 @@ pub(super) fn status(
     let compromised = emergency.compromised;
     let known = standing.filter(|it| it.compromised_generation == compromised);
     // Declared and not published yet is refused by nobody.
-    let published = document.emergency.is_some_and(|it| it.compromised_generation == compromised);
-    if !emergency.concerns(&Standing::of(document)?) || !(published || known.is_some()) {
+    let is_published = published(document).any(|generation| generation == compromised);
+    if !emergency.concerns(&Standing::of(document)?) || !(is_published || known.is_some()) {
         return None;
     }
     let registered = &registrations.registered;

@@ -34,6 +34,11 @@ fn standing(world: &World) -> Standing {
     Standing::of(world.document()).unwrap()
 }
 
+/// What is published to be compromised.
+fn compromised(world: &World) -> &[u64] {
+    world.document().emergency.as_ref().map(|it| it.compromised_generations.as_slice()).unwrap_or_default()
+}
+
 fn told(world: &World) -> Option<EmergencyStatus> {
     world.anchors[0].status.as_ref().unwrap().emergency.clone()
 }
@@ -72,11 +77,11 @@ fn the_leaves_that_were_issued_are_named_at_once_and_another_authority_takes_its
         if is_paused {
             world.anchors[0].annotations_mut().insert(annotation::PAUSED.to_owned(), PAUSED_VALUE.to_owned());
         }
-        assert_eq!((world.document().emergency, told(&world)), (None, None));
+        assert_eq!((compromised(&world), told(&world)), (&[][..], None));
         // No request, and no window that is open: nothing of that is waited for.
         declare(&mut world, 1, &[], None);
         until(&mut world, |phase| matches!(phase, Phase::Announcing { next: 2 }));
-        assert_eq!(world.document().emergency.unwrap().compromised_generation, 1);
+        assert_eq!(compromised(&world), [1]);
         for (index, keys) in before.iter().enumerate() {
             assert!(keys.len() > 1, "{keys:?}");
             assert_eq!(entry(&world, index).issued_keys, keys.iter().cloned().collect::<Vec<_>>());
@@ -91,7 +96,7 @@ fn the_leaves_that_were_issued_are_named_at_once_and_another_authority_takes_its
             assert_eq!(entry(&world, index).issued_keys, keys.iter().cloned().collect::<Vec<_>>());
         }
         until(&mut world, |phase| matches!(phase, Phase::Retiring { .. }));
-        assert_eq!(world.document().emergency, None, "it is trusted for nothing any more");
+        assert_eq!(compromised(&world), [0; 0], "it is trusted for nothing any more");
         assert!((0..2).all(|index| entry(&world, index).issued_keys.is_empty()));
         world.settle();
         assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 2));
@@ -229,10 +234,13 @@ fn the_next_authority_may_be_compromised_as_well_and_another_one_follows() {
     let mut world = World::steady();
     declare(&mut world, 1, &[], None);
     until(&mut world, |phase| matches!(phase, Phase::Announcing { next: 2 }));
+    let keys = keys_of(&world, 0);
     declare(&mut world, 2, &[], None);
-    world.settle();
-    assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 1));
-    declare(&mut world, 1, &[], None);
+    world.round().unwrap();
+    // Neither stops being compromised because the other is: the next one is withdrawn, and the first is replaced all the same.
+    assert_eq!(standing(&world).phase, Phase::RollingBack { withdrawn: 2 });
+    assert_eq!(compromised(&world), [1]);
+    assert_eq!(entry(&world, 0).issued_keys, keys.into_iter().collect::<Vec<_>>());
     world.settle();
     assert_eq!((standing(&world).phase, standing(&world).signing), (Phase::Stable, 3));
     assert_eq!(standing(&world).requests, ["emergency-2", "emergency-3"]);
@@ -244,10 +252,16 @@ fn what_is_compromised_stays_so_while_it_is_trusted_and_a_number_that_nobody_has
     declare(&mut world, 1, &[], None);
     world.silent = Some(1);
     world.settle();
-    world.anchors[0].spec.emergency = None;
-    world.settle();
-    assert_eq!(world.document().emergency.unwrap().compromised_generation, 1);
-    assert!(!entry(&world, 0).issued_keys.is_empty());
+    for named in [None, Some(9)] {
+        world.anchors[0].spec.emergency = None;
+        if let Some(named) = named {
+            declare(&mut world, named, &[], None);
+        }
+        world.settle();
+        assert_eq!(compromised(&world), [1], "{named:?}");
+        assert!(!entry(&world, 0).issued_keys.is_empty(), "{named:?}");
+        assert_eq!(told(&world).map(|it| it.compromised_generation), Some(1), "{named:?}");
+    }
     let mut world = World::steady();
     let before = world.document().clone();
     declare(&mut world, 9, &[], None);

@@ -45,7 +45,7 @@ pub struct InForce {
     pub tls: Arc<Tls>,
     /// Why the identity cannot be used with these documents, if it cannot.
     pub identity_problem: Option<String>,
-    /// In an emergency: the leaves of the compromised authority that were really issued.
+    /// In an emergency: the leaves of compromised authorities that were really issued.
     pub issued: Option<Arc<Issued>>,
     /// Global groups.
     pub global_groups: Groups,
@@ -112,14 +112,10 @@ pub enum LeafProblem {
         issue: u64,
     },
     /// The authority that it chains to is compromised, and the operator has not issued it.
-    #[error(
-        "the certificate {serial} was not issued by the operator, and its authority, generation {generation}, is compromised"
-    )]
+    #[error("the certificate {serial} was not issued by the operator, and its authority is compromised")]
     NotIssued {
         /// Its serial number.
         serial: String,
-        /// Its authority.
-        generation: u64,
     },
     /// Its server does not serve the client in question.
     #[error("the security server {0} does not serve {1}")]
@@ -382,7 +378,7 @@ impl InForce {
         if let Some(issued) = &self.issued
             && !issued.admits(der, intermediates, &facts, usage, now)
         {
-            return Err(LeafProblem::NotIssued { serial: facts.serial, generation: issued.generation });
+            return Err(LeafProblem::NotIssued { serial: facts.serial });
         }
         let chain = Arc::new(Chain { facts, name, verified_at: now });
         let mut chains = lock();

@@ -1,4 +1,4 @@
-//! In an emergency: which leaves of the compromised authority were really issued. Whoever has stolen its key can mint any other.
+//! In an emergency: which leaves of a compromised authority were really issued. Whoever has stolen its key can mint any other.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,11 +17,9 @@ use super::identity::name_of;
 /// What the configuration says of them.
 #[derive(PartialEq, Eq)]
 pub struct Issued {
-    /// The compromised authority.
-    pub generation: u64,
-    /// The authorities beside it. `None` where there is none.
+    /// The authorities that are not compromised. `None` where there is none.
     others: Option<Bundle>,
-    /// The keys of its leaves, of each server.
+    /// The keys of the leaves of the compromised ones, of each server.
     keys: HashMap<ServerId, HashSet<String>>,
 }
 
@@ -29,15 +27,15 @@ impl Issued {
     /// `None` while no authority is compromised.
     #[must_use]
     pub fn of(document: &InstanceConfiguration) -> Option<Self> {
-        let generation = document.emergency?.compromised_generation;
-        let others = document.bundle.iter().filter(|entry| entry.generation != generation);
+        let compromised = &document.emergency.as_ref()?.compromised_generations;
+        let others = document.bundle.iter().filter(|entry| !compromised.contains(&entry.generation));
         let others = others.filter_map(|entry| AuthorityCertificate::from_pem(&entry.certificate).ok());
         let keys = document
             .servers
             .iter()
             .map(|entry| (entry.id(&document.instance), entry.issued_keys.iter().cloned().collect()))
             .collect();
-        Some(Self { generation, others: Bundle::new(others).ok(), keys })
+        Some(Self { others: Bundle::new(others).ok(), keys })
     }
 
     /// Whether a leaf that chains to the bundle is one that was issued. One that another authority vouches for is. Which one that is, the

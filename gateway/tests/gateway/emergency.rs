@@ -32,7 +32,7 @@ fn keys_of(site: &Site) -> Vec<String> {
 /// `also` are further keys of the first and of the second server.
 async fn declare(pair: &mut Pair, compromised: u64, others: Vec<AuthorityEntry>, also: [Vec<String>; 2]) {
     let instance = &mut pair.federation.instance;
-    instance.emergency = Some(EmergencyEntry { compromised_generation: compromised });
+    instance.emergency = Some(EmergencyEntry { compromised_generations: vec![compromised] });
     instance.bundle_sequence += u64::from(!others.is_empty());
     instance.bundle.extend(others);
     let [of_ss1, of_ss2] = also;
