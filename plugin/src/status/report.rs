@@ -582,6 +582,41 @@ pub mod tests {
         assert!(report.is_ready());
     }
 
+    /// The fields of a value by their paths, as docs/status.md writes them. What stands in several places goes by its own name.
+    fn fields(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+        for (key, value) in value.as_object().into_iter().flatten() {
+            let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+            match value {
+                Value::Array(items) => {
+                    found.insert(format!("{path}[]"));
+                    let is_servers = matches!(&**key, "servers" | "serversWithoutMember");
+                    let at = if is_servers { "servers[]".to_owned() } else { format!("{path}[]") };
+                    items.iter().for_each(|item| fields(item, &at, found));
+                }
+                _ => {
+                    found.insert(path.clone());
+                    fields(value, if key == "state" { "state" } else { &path }, found);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented_and_every_documented_one_is_there() {
+        let mut stable = anchor("fi", "False");
+        let rotation = stable.status.as_mut().unwrap().rotation.as_mut().unwrap();
+        rotation.phase = RotationPhase::Stable;
+        rotation.next_start = serde_json::from_value(json!({"request": "r", "at": "2026-02-01T00:00:00Z"})).unwrap();
+        let members = [member("a", "ee", &[("Ready", "False")], 1), member("b", "ee", &[("Ready", "True")], 1)];
+        let servers = [server("a", "m", "True"), server("z", "m", "True")];
+        let report = build(Some(&[anchor("ee", "True"), stable]), &members, &servers);
+        let mut found = BTreeSet::new();
+        fields(&serde_json::to_value(report).unwrap(), "", &mut found);
+        let text = include_str!("../../../docs/status.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(found, rows.map(str::to_owned).collect());
+    }
+
     #[test]
     fn each_thing_that_does_not_hold_makes_it_not_ready() {
         let ok = member("a", "ee", &[("Ready", "True")], 1);
