@@ -586,17 +586,16 @@ pub mod tests {
     fn fields(value: &Value, at: &str, found: &mut BTreeSet<String>) {
         for (key, value) in value.as_object().into_iter().flatten() {
             let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-            match value {
-                Value::Array(items) => {
-                    found.insert(format!("{path}[]"));
-                    let is_servers = matches!(&**key, "servers" | "serversWithoutMember");
-                    let at = if is_servers { "servers[]".to_owned() } else { format!("{path}[]") };
-                    items.iter().for_each(|item| fields(item, &at, found));
+            if let Value::Array(items) = value {
+                found.insert(format!("{path}[]"));
+                let is_servers = matches!(&**key, "servers" | "serversWithoutMember");
+                let at = if is_servers { "servers[]".to_owned() } else { format!("{path}[]") };
+                for item in items {
+                    fields(item, &at, found);
                 }
-                _ => {
-                    found.insert(path.clone());
-                    fields(value, if key == "state" { "state" } else { &path }, found);
-                }
+            } else {
+                found.insert(path.clone());
+                fields(value, if key == "state" { "state" } else { &path }, found);
             }
         }
     }
